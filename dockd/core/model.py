@@ -1,0 +1,344 @@
+"""The things dockd talks about: cameras, recordings, visits, receipts and manifests, as plain data.
+
+Sizes are bytes, times are aware UTC datetimes or nanoseconds since 1970 where a file system says so,
+digests are lower-case hexadecimal SHA-256 (FIPS 180-4), and file names are the camera's own bytes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+
+def display_name(path: bytes) -> str:
+    r"""Return a path for people and logs: printable, on one line, never an error.
+
+    Bytes that are not UTF-8, control characters and backslashes appear as ``\xNN`` or ``\uNNNN``
+    escapes, so two different paths never look the same. The exact bytes travel beside it.
+    """
+    text = path.replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+@dataclass(frozen=True, slots=True)
+class FileStat:
+    """What the file system says of a file; two equal stats mean "not changed in between"."""
+
+    size_bytes: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListedFile:
+    """A regular file seen on a camera: its path relative to the camera's root, and its stat."""
+
+    path: bytes
+    stat: FileStat
+
+
+class SkipReason(StrEnum):
+    """Why an entry of a listing is not a recording."""
+
+    SYMLINK = "symlink"
+    SOCKET = "socket"
+    FIFO = "fifo"
+    DEVICE_NODE = "device_node"
+    UNREADABLE = "unreadable"
+    TOO_DEEP = "too_deep"
+    TOO_MANY = "too_many"
+    OTHER_FILE_SYSTEM = "other_file_system"
+
+    @property
+    def hides_footage(self) -> bool:
+        """Whether there may be recordings behind this entry that nobody has seen."""
+        return self in _HIDING
+
+
+_HIDING = frozenset(
+    {
+        SkipReason.UNREADABLE,
+        SkipReason.TOO_DEEP,
+        SkipReason.TOO_MANY,
+        SkipReason.OTHER_FILE_SYSTEM,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedEntry:
+    """An entry of a listing that is not a recording, shown with its reason (INV-2)."""
+
+    path: bytes
+    reason: SkipReason
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Everything found on a camera at one moment.
+
+    ``unsettled`` names the files, among ``files``, that something may still be writing.
+    """
+
+    files: tuple[ListedFile, ...]
+    skipped: tuple[SkippedEntry, ...] = ()
+    unsettled: frozenset[bytes] = frozenset()
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing can be hidden behind what was skipped."""
+        return not any(entry.reason.hides_footage for entry in self.skipped)
+
+
+class IdentifiedBy(StrEnum):
+    """How a camera's id was found."""
+
+    FOLDER_NAME = "folder_name"
+    SERIAL = "serial"
+    MEDIA_ID = "media_id"
+    LABEL = "label"
+
+
+@dataclass(frozen=True, slots=True)
+class Camera:
+    """Who is in a bay."""
+
+    camera_id: str
+    identified_by: IdentifiedBy
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """A camera seen in a bay by an enumeration. ``where`` is its folder or device path."""
+
+    bay: str
+    camera: Camera
+    where: str
+
+
+class ContainerVerdict(StrEnum):
+    """What the structure of a file says; it describes and never blocks."""
+
+    OK = "ok"
+    TRUNCATED = "truncated"
+    UNFINALISED = "unfinalised"
+    UNRECOGNISED = "unrecognised"
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """The outcome of a container check. ``format`` is a short name such as ``mp4`` or ``avi``."""
+
+    format: str
+    verdict: ContainerVerdict
+    detail: str = ""
+
+
+class RecordingState(StrEnum):
+    """Where a recording stands. Its moves are in :mod:`dockd.core.recording`."""
+
+    PENDING = "pending"
+    UPLOADING = "uploading"
+    SENT = "sent"
+    CONFIRMED = "confirmed"
+    QUARANTINED = "quarantined"
+    ERASED = "erased"
+    VANISHED = "vanished"
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One recording of a visit, as the journal knows it.
+
+    ``reason`` says why it is pending or quarantined, in words a person can act on.
+    ``blocks_wipe`` says why this recording stops the wipe although it may be confirmed
+    (a checksum beside it that does not match, say). ``attempts`` counts uploads begun,
+    ``resent_bytes`` the bytes that crossed the network more than once.
+    """
+
+    visit_id: str
+    path: bytes
+    size_bytes: int
+    mtime_ns: int
+    flagged: bool = False
+    state: RecordingState = RecordingState.PENDING
+    upload_url: str | None = None
+    upload_key: str | None = None
+    sha256: str | None = None
+    receipt: str | None = None
+    container: Container | None = None
+    reason: str | None = None
+    blocks_wipe: str | None = None
+    attempts: int = 0
+    resent_bytes: int = 0
+
+
+class Verdict(StrEnum):
+    """How a visit ended."""
+
+    WIPED = "wiped"
+    KEPT = "kept"
+    EMPTY = "empty"
+    ATTENTION = "attention"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One stay of one camera in one bay.
+
+    ``finished_at`` is when its verdict was reached, ``ended_at`` when the camera was gone.
+    """
+
+    visit_id: str
+    bay: str
+    camera: Camera
+    started_at: datetime
+    finished_at: datetime | None = None
+    verdict: Verdict | None = None
+    ended_at: datetime | None = None
+    manifest: str | None = None
+    manifest_url: str | None = None
+    manifest_receipt: str | None = None
+    hold_until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptClaims:
+    """What a verified receipt states; see docs/upload-target.md for the JWS that carries it."""
+
+    issuer: str
+    issued_at: datetime
+    receipt_id: str
+    upload_id: str
+    sha256: str
+    size_bytes: int
+    dock: str
+    camera: str
+    visit: str
+    custody_head: str
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestEntry:
+    """One recording on a manifest: what it is, and the store's receipt (a compact JWS) for it."""
+
+    path: bytes
+    size_bytes: int
+    mtime_ns: int
+    sha256: str
+    receipt: str
+    flagged: bool = False
+    container: Container | None = None
+    blocks_wipe: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """All recordings of a visit. ``skipped`` names what was seen and is not a recording."""
+
+    dock: str
+    camera: str
+    visit: str
+    bay: str
+    created_at: datetime
+    custody_head: str
+    recordings: tuple[ManifestEntry, ...]
+    skipped: tuple[SkippedEntry, ...] = ()
+
+
+class UploadKind(StrEnum):
+    """What an upload carries."""
+
+    RECORDING = "recording"
+    MANIFEST = "manifest"
+
+
+@dataclass(frozen=True, slots=True)
+class UploadSpec:
+    """What a target is told when an upload is created.
+
+    ``key`` makes creation idempotent: the same key from the same dock is the same upload.
+    """
+
+    key: str
+    kind: UploadKind
+    path: bytes
+    size_bytes: int
+    mtime_ns: int
+    dock: str
+    camera: str
+    visit: str
+    custody_head: str
+    flagged: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """An upload exists at ``url`` and holds ``offset`` bytes; a receipt when it is ready at once."""
+
+    url: str
+    offset: int
+    receipt: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """An upload now holds ``offset`` bytes; a receipt when it is complete and ready at once."""
+
+    offset: int
+    receipt: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptPending:
+    """The store is still checking; ask again after this time."""
+
+    retry_after_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class TargetProperties:
+    """What a target says it can do. ``max_size_bytes`` is None where it states no limit."""
+
+    creation_with_upload: bool
+    checksum_sha256: bool
+    receipts: bool
+    max_size_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WipeRequest:
+    """All that a wipe must be able to show: the manifest with its receipts, and its own receipt."""
+
+    presence: Presence
+    visit_id: str
+    manifest: str
+    manifest_receipt: str
+    hold_until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class WipeReport:
+    """What an eraser did and checked, in the words of NIST SP 800-88r2 for the level."""
+
+    method: str
+    level: str
+    files_erased: int
+    bytes_erased: int
+    verified: bool
+    verification: str
+    finished_at: datetime
+    preserved: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CustodyEvent:
+    """Something that happened to footage, before the log gives it a number, a time and a link."""
+
+    event: str
+    visit: str | None = None
+    camera: str | None = None
+    details: Mapping[str, object] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""What ops staff see: events, logs and the status answer."""
