@@ -1,0 +1,1 @@
+"""What proves footage: keys, receipts, manifests, the custody log and the container check."""

@@ -1,0 +1,51 @@
+"""Compact JWS (RFC 7515) with EdDSA (RFC 8037), and nothing else: the strict frame of our documents."""
+
+import re
+
+import jwt
+
+from dockd.evidence.keys import SigningKey, VerifyingKey, verifying_key_from_jwk
+
+_ALGORITHM = "EdDSA"
+_COMPACT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
+_JWS = jwt.PyJWS(algorithms=[_ALGORITHM])
+
+
+class JwsError(ValueError):
+    """The text is not a JWS of this type signed by this key; the message says why, on one line."""
+
+
+def sign(key: SigningKey, typ: str, payload: bytes, *, embed_key: bool = False) -> str:
+    """Return a compact JWS over ``payload``, naming its type and key, on request with the key itself."""
+    headers: dict[str, object] = {"typ": typ, "kid": key.key_id}
+    if embed_key:
+        headers["jwk"] = key.public.jwk()
+    return _JWS.encode(payload, key.private, algorithm=_ALGORITHM, headers=headers)
+
+
+def verify(text: str, typ: str, key: VerifyingKey | None) -> bytes:
+    """Return the payload of a JWS whose type and signature are right. Raises :class:`JwsError`.
+
+    With ``key`` None the signature is checked against the key that the JWS itself carries: that
+    shows that the document is whole, not who wrote it.
+    """
+    if not _COMPACT.fullmatch(text):
+        raise JwsError("not a compact JWS")
+    try:
+        header = _JWS.get_unverified_header(text)
+        if header.get("alg") != _ALGORITHM:
+            raise JwsError(f"its algorithm is {header.get('alg')!r}, not {_ALGORITHM}")
+        if header.get("typ") != typ:
+            raise JwsError(f"its type is {header.get('typ')!r}, not {typ}")
+        key = key or verifying_key_from_jwk(header.get("jwk"))
+        if header.get("kid") != key.key_id:
+            raise JwsError(f"it names the key {header.get('kid')!r}, not {key.key_id}")
+        verified = _JWS.decode_complete(text, key.public, algorithms=[_ALGORITHM])
+    except jwt.InvalidSignatureError as error:
+        raise JwsError("its signature is wrong") from error
+    except jwt.InvalidTokenError as error:
+        raise JwsError(f"not a sound JWS: {error}") from error
+    payload = verified["payload"]
+    if not isinstance(payload, bytes):
+        raise JwsError("its payload is not bytes")
+    return payload

@@ -1,0 +1,142 @@
+"""Receipts: the store's signed statement that it holds, durably, these bytes.
+
+A receipt is a compact JWS (RFC 7515) of type ``dockd-receipt+jwt`` whose payload is a JWT claims set
+(RFC 7519). Claims that are not known are ignored (RFC 7519 section 4); those listed here must all
+be there and well formed. docs/upload-target.md is the contract for other stores.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TypeGuard, TypeVar
+
+from dockd.core.errors import ReceiptInvalidError
+from dockd.core.model import ReceiptClaims
+from dockd.core.wipe_gate import CLOCK_LEEWAY
+from dockd.evidence import jws as compact
+from dockd.evidence.keys import SigningKey, VerifyingKey
+
+TYPE = "dockd-receipt+jwt"
+
+_LARGEST_RECEIPT_CHARS = 16 * 1024
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_LAST_SECOND = int(datetime.max.replace(tzinfo=UTC).timestamp())
+
+T = TypeVar("T")
+
+
+def sign_receipt(key: SigningKey, claims: ReceiptClaims) -> str:
+    """Return the receipt as a compact JWS. ``issued_at`` keeps whole seconds (NumericDate)."""
+    payload = {
+        "iss": claims.issuer,
+        "iat": int(claims.issued_at.timestamp()),
+        "jti": claims.receipt_id,
+        "sub": claims.upload_id,
+        "sha256": claims.sha256,
+        "size": claims.size_bytes,
+        "dock": claims.dock,
+        "camera": claims.camera,
+        "visit": claims.visit,
+        "custody_head": claims.custody_head,
+    }
+    return compact.sign(key, TYPE, json.dumps(payload, separators=(",", ":")).encode())
+
+
+def read_receipt(text: str, key: VerifyingKey) -> ReceiptClaims:
+    """Return what a receipt signed by this key states, whoever it says has issued it.
+
+    Raises :class:`ReceiptInvalidError` unless type, algorithm, key, signature and all claims are right.
+    """
+    if len(text) > _LARGEST_RECEIPT_CHARS:
+        raise ReceiptInvalidError(f"the receipt has {len(text)} characters, far too many")
+    try:
+        payload = compact.verify(text, TYPE, key)
+        return _claims(json.loads(payload))
+    except RecursionError as error:
+        raise ReceiptInvalidError("the receipt is nested too deeply") from error
+    except ValueError as error:
+        raise ReceiptInvalidError(f"the receipt does not verify: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptVerifier:
+    """Verifies receipts against the pinned store: its id and its key."""
+
+    store_id: str
+    key: VerifyingKey
+
+    def verify(self, jws: str) -> ReceiptClaims:
+        """Return what a receipt of the pinned store states; raises :class:`ReceiptInvalidError`."""
+        claims = read_receipt(jws, self.key)
+        if claims.issuer != self.store_id:
+            raise ReceiptInvalidError(
+                f"the receipt is from store {claims.issuer!r}, not {self.store_id!r}"
+            )
+        return claims
+
+
+def prove(
+    claims: ReceiptClaims, *, dock: str, camera: str, sha256: str, size_bytes: int, now: datetime
+) -> None:
+    """Check that a verified receipt speaks of exactly these bytes of this camera.
+
+    Raises :class:`ReceiptInvalidError` that names the first difference (INV-1).
+    """
+    for what, found, wanted in (
+        ("digest", claims.sha256, sha256),
+        ("size", claims.size_bytes, size_bytes),
+        ("dock", claims.dock, dock),
+        ("camera", claims.camera, camera),
+    ):
+        if found != wanted:
+            raise ReceiptInvalidError(f"the receipt's {what} is {found!r}, not {wanted!r}")
+    if claims.issued_at > now + CLOCK_LEEWAY:
+        raise ReceiptInvalidError(f"the receipt is from the future ({claims.issued_at})")
+
+
+def _claims(payload: object) -> ReceiptClaims:
+    if not isinstance(payload, dict):
+        raise ValueError("its payload is not a JSON object")  # noqa: TRY004 (a fault of the data)
+    return ReceiptClaims(
+        issuer=_claim(payload, "iss", _is_name),
+        issued_at=datetime.fromtimestamp(_claim(payload, "iat", _is_time), UTC),
+        receipt_id=_claim(payload, "jti", _is_name),
+        upload_id=_claim(payload, "sub", _is_name),
+        sha256=_claim(payload, "sha256", _is_sha256),
+        size_bytes=_claim(payload, "size", _is_size),
+        dock=_claim(payload, "dock", _is_text),
+        camera=_claim(payload, "camera", _is_text),
+        visit=_claim(payload, "visit", _is_text),
+        custody_head=_claim(payload, "custody_head", _is_text),
+    )
+
+
+def _claim(
+    payload: dict[str, object], name: str, well_formed: Callable[[object], TypeGuard[T]]
+) -> T:
+    value = payload.get(name)
+    if not well_formed(value):
+        raise ValueError(f"its claim {name!r} is missing or not well formed")
+    return value
+
+
+def _is_text(value: object) -> TypeGuard[str]:
+    return isinstance(value, str)
+
+
+def _is_name(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and value != ""
+
+
+def _is_sha256(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and _SHA256.fullmatch(value) is not None
+
+
+def _is_size(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_time(value: object) -> TypeGuard[int]:
+    return _is_size(value) and value <= _LAST_SECOND

@@ -1,0 +1,1 @@
+"""Durable state: the atomic file writer, the SQLite database with group commit, the dock's journal."""
