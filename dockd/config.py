@@ -1,0 +1,264 @@
+"""The dock's configuration: one TOML file, checked wholly before anything starts.
+
+Every problem of the file is found in one go and named by its full key (``bay[2].folder``, where
+``bay[2]`` is the second ``[[bay]]``). Unknown keys are problems too, because a misspelt key would
+otherwise silently leave its default in force. Relative paths start at the file's own directory.
+config.example.toml explains each key to people.
+"""
+
+import fnmatch
+import ipaddress
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from itertools import combinations
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+)
+from pydantic_core import ErrorDetails
+
+from dockd.core.errors import ConfigError, KeyFileError
+from dockd.evidence.keys import load_verifying_key
+
+
+def _from_base(path: Path, info: ValidationInfo) -> Path:
+    """Make a path absolute, starting at the directory of the configuration file."""
+    base: Path = (info.context or {})["base"]
+    return base / path
+
+
+def _not_a_file(path: Path) -> Path:
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path} is not a directory")
+    return path
+
+
+def _directory(path: Path) -> Path:
+    if not path.is_dir():
+        raise ValueError(f"{path} is not a directory" if path.exists() else f"{path} is missing")
+    return path
+
+
+def _verifying_key(path: Path) -> Path:
+    try:
+        load_verifying_key(path)
+    except KeyFileError as error:
+        raise ValueError(str(error)) from None
+    return path
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable() or text != text.strip():
+        raise ValueError("must be printable text without spaces at its ends")
+    return text
+
+
+def _target_url(url: str) -> str:
+    """Accept an upload URL that is safe to use: https, or http that does not leave this machine."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise ValueError(f"is not a URL: {error}") from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise ValueError("must be a whole http:// or https:// URL")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ValueError("must not hold a user name, a query or a fragment")
+    if parts.scheme == "http" and not _is_loopback(host):
+        raise ValueError(
+            f"http to {host} would send footage unprotected: use https, or a loopback address"
+        )
+    return url
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+_Path = Annotated[Path, Field(strict=False), AfterValidator(_from_base)]
+_Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_printable)]
+
+
+class _Table(BaseModel):
+    """A table of the file: no unknown key, no silent conversion, no change afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class DockConfig(_Table):
+    """``[dock]``: who this dock is, and where it keeps its journal, key and lock."""
+
+    name: _Name
+    state_dir: Annotated[_Path, AfterValidator(_not_a_file)]
+
+
+class TargetConfig(_Table):
+    """``[target]``: the store, and the key its receipts must be signed with.
+
+    ``stall_timeout_s`` is how long a request may go without any progress.
+    """
+
+    url: Annotated[str, AfterValidator(_target_url)]
+    store_id: _Name
+    receipt_key: Annotated[_Path, AfterValidator(_verifying_key)]
+    stall_timeout_s: Annotated[float, Field(gt=0)] = 60.0
+
+
+class UploadConfig(_Table):
+    """``[upload]``: how many recordings are sent at once, in all and from one bay."""
+
+    streams: Annotated[int, Field(ge=1, le=64)] = 8
+    streams_per_bay: Annotated[int, Field(ge=1, le=64)] = 4
+
+
+class CamerasConfig(_Table):
+    """``[cameras]``: how cameras are looked at, and the limits of one listing."""
+
+    settle_s: Annotated[float, Field(ge=0)] = 2.0
+    reconcile_s: Annotated[float, Field(gt=0)] = 5.0
+    max_files: Annotated[int, Field(ge=1, le=1_000_000)] = 100_000
+    max_depth: Annotated[int, Field(ge=1, le=256)] = 32
+    flagged: Annotated[tuple[str, ...], Field(strict=False)] = ()
+
+    def is_flagged(self, path: bytes) -> bool:
+        """Whether the camera put this recording where flagged ones are; letter case is ignored."""
+        name = os.fsdecode(path).lower()
+        return any(fnmatch.fnmatchcase(name, pattern.lower()) for pattern in self.flagged)
+
+
+class WipeConfig(_Table):
+    """``[wipe]``: whether proved footage is erased from cameras, and how long after its proof."""
+
+    when: Literal["after_proof", "never"] = "after_proof"
+    hold_s: Annotated[float, Field(ge=0)] = 0.0
+
+
+class ChargeConfig(_Table):
+    """``[charge]``: the least time a camera charges before it is shown as ready."""
+
+    minimum_s: Annotated[float, Field(ge=0)] = 0.0
+
+
+class AttentionConfig(_Table):
+    """``[attention]``: how often a bay that needs a person tries again by itself."""
+
+    retry_s: Annotated[float, Field(gt=0)] = 900.0
+
+
+class LogConfig(_Table):
+    """``[log]``: the least level that is logged."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class BayConfig(_Table):
+    """``[[bay]]``: one bay, bound to the folder in which its camera appears."""
+
+    name: _Name
+    folder: Annotated[_Path, AfterValidator(_directory)]
+
+
+class Config(_Table):
+    """The whole file. Build it with :func:`load_config`, which also checks tables against each other."""
+
+    dock: DockConfig
+    target: TargetConfig
+    upload: UploadConfig = UploadConfig()
+    cameras: CamerasConfig = CamerasConfig()
+    wipe: WipeConfig = WipeConfig()
+    charge: ChargeConfig = ChargeConfig()
+    attention: AttentionConfig = AttentionConfig()
+    log: LogConfig = LogConfig()
+    bays: Annotated[tuple[BayConfig, ...], Field(alias="bay", strict=False)]
+
+
+def load_config(path: Path) -> Config:
+    """Read and check a configuration file.
+
+    Raises :class:`~dockd.core.errors.ConfigError` with all problems: those of each key, and those
+    between keys (two bays with one name or folder, the state directory inside a bay).
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(str(path), (f"cannot be read: {error.strerror}",)) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), (f"is not TOML: {error}",)) from error
+    base = path.resolve().parent
+    problems: list[str] = []
+    config: Config | None = None
+    try:
+        config = Config.model_validate(raw, context={"base": base})
+    except ValidationError as error:
+        problems = [_problem(details) for details in error.errors()]
+    problems.extend(_problems_between(raw, base))
+    if config is None or problems:
+        raise ConfigError(str(path), tuple(problems))
+    return config
+
+
+_WORDS = {
+    "extra_forbidden": "is not a key that dockd knows",
+    "missing": "is missing",
+    "model_type": "must be a table",
+    "tuple_type": "must be a list",
+}
+
+
+def _problem(details: ErrorDetails) -> str:
+    if details["type"] == "value_error":
+        words = str(details["ctx"]["error"])
+    else:
+        words = _WORDS.get(details["type"]) or details["msg"].replace("Input should be", "must be")
+    return f"{_full_name(details['loc'])}: {words}"
+
+
+def _full_name(location: tuple[int | str, ...]) -> str:
+    name = ""
+    for part in location:
+        name += f"[{part + 1}]" if isinstance(part, int) else f".{part}"
+    return name.removeprefix(".")
+
+
+def _problems_between(raw: Mapping[str, object], base: Path) -> Iterator[str]:
+    """Compare keys with each other, as far as the file has them in the right shape."""
+    bays = raw.get("bay")
+    if bays == []:
+        yield "bay: there must be at least one"
+    tables = [
+        (f"bay[{number}]", table)
+        for number, table in enumerate(bays if isinstance(bays, list) else [], start=1)
+        if isinstance(table, dict)
+    ]
+    names = [(key, name) for key, table in tables if isinstance(name := table.get("name"), str)]
+    folders = [
+        (key, (base / folder).resolve())
+        for key, table in tables
+        if isinstance(folder := table.get("folder"), str)
+    ]
+    for (first, name), (second, other_name) in combinations(names, 2):
+        if name == other_name:
+            yield f"{second}.name: {name!r} is already the name of {first}"
+    for (first, folder), (second, other_folder) in combinations(folders, 2):
+        if folder == other_folder:
+            yield f"{second}.folder: {folder} is already the folder of {first}"
+        elif folder.is_relative_to(other_folder) or other_folder.is_relative_to(folder):
+            yield f"{second}.folder: {other_folder} and the folder of {first} are inside each other"
+    dock = raw.get("dock")
+    state_dir = dock.get("state_dir") if isinstance(dock, dict) else None
+    if isinstance(state_dir, str):
+        for key, folder in folders:
+            if (base / state_dir).resolve().is_relative_to(folder):
+                yield f"dock.state_dir: it is inside the folder of {key}, whose files are erased"
