@@ -1,0 +1,1 @@
+"""Where footage goes: the tus client, and the one place that retries."""
