@@ -342,3 +342,21 @@ class CustodyEvent:
     visit: str | None = None
     camera: str | None = None
     details: Mapping[str, object] = field(default_factory=dict)
+
+
+GENESIS = "0" * 64
+"""The head of a custody log that has no entry yet; its first entry follows this."""
+
+
+@dataclass(frozen=True, slots=True)
+class SealedEntry:
+    """One entry of the custody log as it is kept.
+
+    ``entry`` is RFC 8785 canonical JSON, ``hash`` its SHA-256, ``signature`` the dock's Ed25519
+    signature of the same bytes. ``seq`` counts from 1.
+    """
+
+    seq: int
+    hash: str
+    entry: bytes
+    signature: bytes
