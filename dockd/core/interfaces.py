@@ -177,7 +177,7 @@ class Journal(Protocol):
     async def begin_visit(self, visit: Visit, event: CustodyEvent) -> None:
         """Record a new visit."""
 
-    async def update_visit(self, visit: Visit, event: CustodyEvent) -> None:
+    async def update_visit(self, visit: Visit, event: CustodyEvent | None) -> None:
         """Replace what is known of a visit."""
 
     async def present_visit(self, bay: str) -> Visit | None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from hashlib import sha256
 
 from dockd.core.model import ListedFile, Listing, Recording, RecordingState
 
@@ -41,6 +42,8 @@ TRANSITIONS: Mapping[tuple[RecordingState, RecordingEvent], RecordingState] = {
     (_S.SENT, _E.FILE_CHANGED): _S.PENDING,
     (_S.SENT, _E.FILE_GONE): _S.VANISHED,
     (_S.CONFIRMED, _E.FILE_CHANGED): _S.PENDING,
+    (_S.CONFIRMED, _E.TO_DO_AGAIN): _S.PENDING,
+    (_S.CONFIRMED, _E.SET_ASIDE): _S.QUARANTINED,
     (_S.CONFIRMED, _E.ERASED): _S.ERASED,
     (_S.QUARANTINED, _E.TO_DO_AGAIN): _S.PENDING,
     (_S.QUARANTINED, _E.FILE_CHANGED): _S.PENDING,
@@ -123,6 +126,23 @@ def carry_over(visit_id: str, file: ListedFile, earlier: Recording | None) -> Re
         container=earlier.container,
         blocks_wipe=earlier.blocks_wipe,
     )
+
+
+def upload_key(camera_id: str, recording: Recording, digest: str | None = None) -> str:
+    """Return the key under which a recording's upload is found again, even without a journal.
+
+    Without a digest two recordings of one name, size and time share a key; when the store turns out
+    to hold the other one, ``digest`` (hexadecimal) tells them apart.
+    """
+    parts = [
+        camera_id.encode(),
+        recording.path,
+        str(recording.size_bytes).encode(),
+        str(recording.mtime_ns).encode(),
+        (digest or "").encode(),
+    ]
+    # No part can hold a NUL, so two different recordings never give the same bytes.
+    return sha256(b"\0".join(parts)).hexdigest()
 
 
 def same_file(file: ListedFile, recording: Recording) -> bool:

@@ -53,7 +53,7 @@ def plan(bays: Sequence[BayLoad], limits: Limits) -> tuple[Start, ...]:
     """
     starts: list[Start] = []
     running = {bay.bay: list(bay.running) for bay in bays}
-    waiting = {bay.bay: _in_order(bay.waiting) for bay in bays}
+    waiting = {bay.bay: in_order(bay.waiting) for bay in bays}
     free = limits.streams - sum(len(now) for now in running.values())
     while free > 0:
         candidates = [
@@ -72,7 +72,8 @@ def plan(bays: Sequence[BayLoad], limits: Limits) -> tuple[Start, ...]:
     return tuple(starts)
 
 
-def _in_order(waiting: Sequence[Waiting]) -> list[Waiting]:
+def in_order(waiting: Sequence[Waiting]) -> list[Waiting]:
+    """Return the recordings of one bay in the order in which they go: flagged ones first."""
     return sorted(waiting, key=lambda recording: not recording.flagged)
 
 

@@ -49,3 +49,109 @@ BAY_STATE = Event(
     "bay.state", INFO, "A bay moved to another state of its lifecycle.",
     ("bay", "camera", "visit", "state", "previous", "cause"),
 )  # fmt: skip
+
+# A visit and its bay
+
+VISIT_STARTED = Event(
+    "visit.started", INFO, "A camera was docked.", ("bay", "camera", "visit")
+)  # fmt: skip
+VISIT_RESUMED = Event(
+    "visit.resumed", INFO, "After a restart, the visit of a camera that is still docked goes on.",
+    ("bay", "camera", "visit"),
+)  # fmt: skip
+VISIT_FINISHED = Event(
+    "visit.finished", INFO,
+    "The one line that sums a visit up: written when its verdict is reached, or at unplug before that.",
+    (
+        "bay", "camera", "visit", "verdict", "recordings", "confirmed", "erased", "pending",
+        "quarantined", "vanished", "skipped", "bytes", "resent_bytes", "retries", "seconds",
+        "camera_clock_ahead_s",
+    ),
+)  # fmt: skip
+BAY_ATTENTION = Event(
+    "bay.attention", WARNING,
+    "A person is needed at this bay; the footage on its camera is untouched.",
+    ("bay", "camera", "visit", "reason"),
+)  # fmt: skip
+BAY_WAITING = Event(
+    "bay.waiting", WARNING, "The bay waits for something that passes by itself.",
+    ("bay", "reason", "wait_s"),
+)  # fmt: skip
+BAY_FAULT = Event(
+    "bay.fault", ERROR, "A fault in dockd itself stopped work in this bay; please report it.",
+    ("bay", "work", "error", "exc_info"),
+)  # fmt: skip
+BAY_STALLED = Event(
+    "bay.stalled", WARNING, "A call on the camera has not come back; the card or cable may be dying.",
+    ("bay", "busy_s"),
+)  # fmt: skip
+ENTRY_SKIPPED = Event(
+    "entry.skipped", WARNING, "Something on the camera is not a recording and was not sent.",
+    ("bay", "camera", "visit", "path", "reason", "detail"),
+)  # fmt: skip
+
+# A recording and its proof
+
+RECORDING_CONFIRMED = Event(
+    "recording.confirmed", INFO, "The store's signed receipt for this recording was accepted.",
+    ("bay", "camera", "visit", "recording", "size_bytes", "sha256", "container", "flagged"),
+)  # fmt: skip
+RECORDING_CHANGED = Event(
+    "recording.changed", WARNING, "A recording changed while it was read; it is read again.",
+    ("bay", "camera", "visit", "recording", "reason"),
+)  # fmt: skip
+RECORDING_QUARANTINED = Event(
+    "recording.quarantined", WARNING, "A recording was set aside; it stays on the camera.",
+    ("bay", "camera", "visit", "recording", "reason"),
+)  # fmt: skip
+SIDECAR_MISMATCH = Event(
+    "recording.sidecar_mismatch", WARNING,
+    "The camera's own checksum file does not fit the recording: sent all the same, not erased.",
+    ("bay", "camera", "visit", "recording", "reason"),
+)  # fmt: skip
+RECEIPT_REFUSED = Event(
+    "receipt.refused", ERROR, "A receipt does not prove what it should; nothing is erased on it.",
+    ("bay", "camera", "visit", "recording", "reason"),
+)  # fmt: skip
+WIPE_REFUSED = Event(
+    "wipe.refused", WARNING, "The wipe gate refused; the camera was not touched.",
+    ("bay", "camera", "visit", "count", "reasons"),
+)  # fmt: skip
+WIPE_DONE = Event(
+    "wipe.done", INFO, "Proved recordings were erased from the camera, and their absence checked.",
+    ("bay", "camera", "visit", "method", "level", "files", "bytes", "verified", "verification"),
+)  # fmt: skip
+BAY_CROWDED = Event(
+    "bay.crowded", WARNING, "A bay holds more than one camera; the others wait for the first to go.",
+    ("bay", "waiting"),
+)  # fmt: skip
+
+# The configuration
+
+CONFIG_RELOADED = Event(
+    "config.reloaded", INFO, "The changed configuration is in force.", ("file",)
+)
+CONFIG_REFUSED = Event(
+    "config.refused", ERROR, "The changed configuration was not taken; the old one stays in force.",
+    ("file", "problems"),
+)  # fmt: skip
+
+# Folder bays
+
+BAY_FOLDER_MISSING = Event(
+    "bay.folder_missing", WARNING,
+    "A bay's folder cannot be listed, so the bay counts as empty; it comes back by itself.",
+    ("bay", "folder", "reason"),
+)  # fmt: skip
+BAY_FOLDER_BACK = Event(
+    "bay.folder_back", INFO, "A bay's folder can be listed again.", ("bay", "folder")
+)
+BAY_FOLDER_UNWATCHED = Event(
+    "bay.folder_unwatched", WARNING,
+    "The system does not let us watch a bay's folder (inotify); it is looked at every few seconds.",
+    ("folder", "reason"),
+)  # fmt: skip
+BAY_ENTRY_IGNORED = Event(
+    "bay.entry_ignored", WARNING, "Something in a bay's folder is no camera, and is left alone.",
+    ("bay", "name", "reason"),
+)  # fmt: skip

@@ -1,0 +1,498 @@
+"""One bay: drives the lifecycle table with what enumerations say, and does the work of each state."""
+
+import asyncio
+import random
+import threading
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TypeVar
+
+from dockd.core.errors import (
+    CameraError,
+    CameraGoneError,
+    DockdError,
+    JournalUnwritableError,
+    ReceiptRejectedError,
+    Retry,
+)
+from dockd.core.interfaces import CameraSource, Volume
+from dockd.core.lifecycle import WORK, Action, BayEvent, BayState, Work, after
+from dockd.core.model import (
+    CustodyEvent,
+    Listing,
+    Presence,
+    RecordingState,
+    Verdict,
+    Visit,
+    WipeReport,
+    WipeRequest,
+)
+from dockd.core.recording import RecordingEvent, compare
+from dockd.core.wipe_gate import WipeRefused
+from dockd.evidence.sidecar import find_sidecars
+from dockd.ingest import Ingest, Services
+from dockd.ops import events
+from dockd.scanning import log_skipped, newest_file_at, take_in
+from dockd.sealing import seal
+from dockd.worker import Worker
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
+"""Bounds of the growing pause before work is tried again that waits for a disk or the store."""
+
+MAX_DIFFERENCES = 3
+"""How often the camera may turn out to differ just before the wipe until a person is asked."""
+
+MAX_REASONS = 20
+"""Reasons of a refused wipe that are kept in log and custody log; the first ones tell the story."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What the last enumeration says of a bay. ``refusal`` is why this device is not let in."""
+
+    presence: Presence | None
+    refusal: str | None = None
+
+
+class Bay:
+    """A bay and the camera in it. :meth:`run` is its life; :meth:`observe` its only input."""
+
+    def __init__(self, name: str, services: Services, source: CameraSource, worker: Worker) -> None:
+        """Build an empty bay. The bay owns the worker and closes it."""
+        self.name = name
+        self.state = BayState.EMPTY
+        self.reason: str | None = None
+        self.visit: Visit | None = None
+        self.ingest: Ingest | None = None
+        self.listing = Listing(())
+        self._services = services
+        self._source = source
+        self._worker = worker
+        self._volume: Volume | None = None
+        self._presence: Presence | None = None
+        self._observation: Observation | None = None
+        self._news = asyncio.Event()
+        self._differences = 0
+        self._work: dict[Work, Callable[[], Awaitable[BayEvent]]] = {
+            Work.OPEN: self._open,
+            Work.SCAN: self._scan,
+            Work.INGEST: self._take_recordings,
+            Work.SEAL: self._seal,
+            Work.HOLD: self._hold,
+            Work.WIPE: self._wipe,
+            Work.CHARGE: self._charge,
+            Work.WATCH: self._watch,
+            Work.WAIT: self._wait,
+        }
+        self._actions: dict[Action, Callable[[], Awaitable[None]]] = {
+            Action.BEGIN_VISIT: self._begin_visit,
+            Action.CLOSE_VOLUME: self._close_volume,
+            Action.END_VISIT: self._end_visit,
+        }
+
+    def observe(self, observation: Observation) -> None:
+        """Take the newest enumeration; an event from udev or the file system is only a hint."""
+        self._observation = observation
+        self._news.set()
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds that the call at hand on the camera has lasted."""
+        return self._worker.busy_s
+
+    async def run(self) -> None:
+        """Live until cancelled. Cancellation leaves the visit open in the journal, to be resumed."""
+        try:
+            await self._news.wait()
+            if self._observation is None or self._observation.presence is None:
+                await self._end_visit_of_another(None)
+            while True:
+                await self._move(await self._next_event())
+        finally:
+            if self._volume is not None:
+                self._worker.start(self._volume.close)
+            self._worker.close()
+
+    # Events and transitions
+
+    async def _next_event(self) -> BayEvent:
+        """Return what happens first: the work of this state ends, or the camera comes or goes."""
+        kind = WORK.get(self.state)
+        work = asyncio.create_task(self._done(kind)) if kind is not None else None
+        try:
+            while True:
+                event = await self._news_event()
+                if event is not None:
+                    return event
+                self._news.clear()
+                news = asyncio.create_task(self._news.wait())
+                try:
+                    waits = {news} if work is None else {news, work}
+                    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    news.cancel()
+                if work is not None and work.done():
+                    return work.result()
+        finally:
+            if work is not None:
+                work.cancel()
+                await asyncio.wait({work})
+
+    async def _news_event(self) -> BayEvent | None:
+        observation = self._observation
+        if observation is None:
+            return None
+        presence = observation.presence
+        if self.state is BayState.EMPTY:
+            if presence is None:
+                return None
+            self._presence = presence
+            if observation.refusal is not None:
+                self.reason = observation.refusal
+                return BayEvent.DEVICE_REFUSED
+            return await self._arrival(presence)
+        gone = presence is None or self._presence is None or presence != self._presence
+        refused = observation.refusal is not None
+        if gone or refused != (self.state is BayState.REFUSED):
+            return BayEvent.UNPLUGGED
+        return None
+
+    async def _arrival(self, presence: Presence) -> BayEvent:
+        """Tell a camera that was ready before a restart from one that still has work to do."""
+        known = await self._end_visit_of_another(presence)
+        if known is None or known.finished_at is None:
+            return BayEvent.PLUGGED
+        await self._load(known)
+        return BayEvent.FOUND_READY
+
+    async def _move(self, event: BayEvent) -> None:
+        previous, transition = self.state, after(self.state, event)
+        if transition.verdict is not None:
+            await self._finish_visit(transition.verdict)
+        visit = self.visit
+        for action in transition.actions:
+            await self._actions[action]()
+        visit = self.visit or visit
+        self.state = transition.state
+        if self.state not in (BayState.ATTENTION, BayState.REFUSED):
+            self.reason = None
+        camera = self._presence.camera.camera_id if self._presence else None
+        events.BAY_STATE.log(
+            bay=self.name,
+            camera=camera,
+            visit=visit.visit_id if visit else None,
+            state=self.state,
+            previous=previous,
+            cause=event,
+        )
+        if self.state in (BayState.ATTENTION, BayState.REFUSED):
+            events.BAY_ATTENTION.log(
+                bay=self.name,
+                camera=camera,
+                visit=visit.visit_id if visit else None,
+                reason=self.reason,
+            )
+        if self.state is BayState.EMPTY:
+            self._presence = None
+
+    async def _done(self, kind: Work) -> BayEvent:
+        """Do the work of a state until it reports an event; waits out what passes by itself."""
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                return await self._work[kind]()
+            except CameraGoneError as error:
+                # Whether it is gone is for the enumeration to say; if it stays, a person must look.
+                self._explain(error)
+                await asyncio.sleep(2 * self._services.config().cameras.reconcile_s)
+                return BayEvent.PERSON_NEEDED
+            except DockdError as error:
+                self._explain(error)
+                if error.retry is not Retry.WHEN_BACK:
+                    return BayEvent.PERSON_NEEDED
+                await self._pause(error, pause_s)
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            except Exception as error:  # noqa: BLE001 - logged in full and shown at the bay
+                # A fault of our own stays in this bay (INV-8) and is shown; nothing is erased.
+                events.BAY_FAULT.log(bay=self.name, work=kind, error=repr(error), exc_info=error)
+                self.reason = f"fault in dockd while it did {kind}: {error!r}"
+                return BayEvent.PERSON_NEEDED
+
+    def _explain(self, error: DockdError) -> None:
+        self.reason = f"{error} ({error.advice})"
+
+    async def _pause(self, error: DockdError, pause_s: float) -> None:
+        events.BAY_WAITING.log(bay=self.name, reason=str(error), wait_s=pause_s)
+        await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load, no secret
+
+    async def _surely(self, write: Callable[[], Awaitable[T]]) -> T:
+        """Write to the journal, waiting for room on the disk for as long as it takes."""
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                return await write()
+            except JournalUnwritableError as error:
+                self._explain(error)
+                await self._pause(error, pause_s)
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    # The visit
+
+    async def _end_visit_of_another(self, here: Presence | None) -> Visit | None:
+        """Return the open visit of the camera that is here; end that of one that has gone unseen."""
+        known = await self._surely(lambda: self._services.journal.present_visit(self.name))
+        if known is None or (here is not None and here.camera == known.camera):
+            return known
+        await self._load(known)
+        await self._finish_visit(Verdict.INTERRUPTED)
+        await self._end_visit()
+        return None
+
+    async def _begin_visit(self) -> None:
+        presence = self._here()
+        known = await self._end_visit_of_another(presence)
+        if known is not None:
+            await self._load(known)
+            events.VISIT_RESUMED.log(**self._about())
+            return
+        now = self._services.clock.now()
+        visit = Visit(uuid.uuid4().hex, self.name, presence.camera, now)
+        details = {"bay": self.name, "identified_by": presence.camera.identified_by.value}
+        event = self._custody(visit, "visit.started", details)
+        await self._surely(lambda: self._services.journal.begin_visit(visit, event))
+        await self._load(visit)
+        events.VISIT_STARTED.log(**self._about())
+
+    async def _load(self, visit: Visit) -> None:
+        self.visit = visit
+        recordings = await self._services.journal.recordings(visit.visit_id)
+        self.ingest = Ingest(self._services, visit, recordings)
+        self._differences = 0
+
+    async def _finish_visit(self, verdict: Verdict) -> None:
+        """Set the verdict and write the one line that sums the visit up."""
+        visit, ingest = self._current()
+        if visit.finished_at is not None:
+            return
+        now = self._services.clock.now()
+        visit = replace(visit, finished_at=now, verdict=verdict)
+        summary = self._summary(visit, ingest, now)
+        event = self._custody(visit, "visit.finished", summary)
+        await self._surely(lambda: self._services.journal.update_visit(visit, event))
+        self.visit = visit
+        events.VISIT_FINISHED.log(**self._about(), **summary)
+
+    def _summary(self, visit: Visit, ingest: Ingest, now: datetime) -> dict[str, object]:
+        recordings = ingest.recordings.values()
+        states = RecordingState
+        newest = newest_file_at(self.listing)
+        ahead_s = round((newest - now).total_seconds()) if newest is not None else None
+        return {
+            "verdict": visit.verdict.value if visit.verdict is not None else None,
+            "recordings": len(recordings),
+            "confirmed": ingest.count(states.CONFIRMED, states.ERASED),
+            "erased": ingest.count(states.ERASED),
+            "pending": ingest.count(states.PENDING, states.UPLOADING, states.SENT),
+            "quarantined": ingest.count(states.QUARANTINED),
+            "vanished": ingest.count(states.VANISHED),
+            "skipped": len(self.listing.skipped),
+            "bytes": ingest.size_bytes,
+            "resent_bytes": sum(item.resent_bytes for item in recordings),
+            "retries": sum(max(0, item.attempts - 1) for item in recordings),
+            "seconds": round((now - visit.started_at).total_seconds()),
+            "camera_clock_ahead_s": ahead_s,
+        }
+
+    async def _end_visit(self) -> None:
+        visit, _ = self._current()
+        ended = replace(visit, ended_at=self._services.clock.now())
+        event = self._custody(ended, "visit.ended", {"bay": self.name})
+        await self._surely(lambda: self._services.journal.update_visit(ended, event))
+        self.visit = self.ingest = None
+        self.listing = Listing(())
+
+    async def _close_volume(self) -> None:
+        volume, self._volume = self._volume, None
+        if volume is not None:
+            # Not waited for: a dying card may keep it, and the bay's next camera has other worries.
+            self._worker.start(volume.close)
+
+    # The work of each state
+
+    async def _open(self) -> BayEvent:
+        presence = self._here()
+        _, ingest = self._current()
+        for recording in ingest.quarantined:
+            await ingest.move(recording.path, RecordingEvent.TO_DO_AGAIN)
+        if self._volume is None:
+            opened: list[Volume] = []
+            try:
+                await self._worker.start(lambda: opened.append(self._source.open_camera(presence)))
+            except asyncio.CancelledError:
+                # It may open yet; then nobody wants it any more.
+                self._worker.start(lambda: [volume.close() for volume in opened])
+                raise
+            self._volume = opened[0]
+        return BayEvent.OPENED
+
+    async def _scan(self) -> BayEvent:
+        visit, ingest = self._current()
+        volume = self._opened()
+        while True:
+            self.listing = await self._worker.start(volume.list_files)
+            await take_in(self._services, visit, ingest, self.listing)
+            if ingest.waiting:
+                return BayEvent.FOUND_WORK
+            if not self.listing.unsettled:
+                break
+            self.reason = f"{len(self.listing.unsettled)} files are still being written"
+            await asyncio.sleep(max(0.1, self._services.config().cameras.settle_s))
+        log_skipped(visit, self.listing)
+        if quarantined := ingest.quarantined:
+            self.reason = f"{len(quarantined)} recordings set aside: {quarantined[0].reason}"
+            return BayEvent.PERSON_NEEDED
+        if not self.listing.complete:
+            hidden = [entry for entry in self.listing.skipped if entry.reason.hides_footage]
+            self.reason = f"{len(hidden)} entries could not be looked into: {hidden[0].reason}"
+            return BayEvent.PERSON_NEEDED
+        if not self.listing.files and not ingest.count(RecordingState.CONFIRMED):
+            return BayEvent.FOUND_NOTHING
+        return BayEvent.ALL_CONFIRMED
+
+    async def _take_recordings(self) -> BayEvent:
+        _, ingest = self._current()
+        sidecars = find_sidecars(ingest.recordings)
+        await ingest.run(self._opened(), self._worker, sidecars)
+        return BayEvent.ROUND_DONE
+
+    async def _seal(self) -> BayEvent:
+        visit, ingest = self._current()
+        recordings = list(ingest.recordings.values())
+        try:
+            self.visit = await seal(self._services, visit, recordings, self.listing.skipped)
+        except ReceiptRejectedError:
+            if await ingest.ask_again():
+                return BayEvent.SEAL_REFUSED
+            raise
+        return BayEvent.SEALED
+
+    async def _hold(self) -> BayEvent:
+        while self._services.config().wipe.when != "never":
+            visit, _ = self._current()
+            hold_until = visit.hold_until or self._services.clock.now()
+            left_s = (hold_until - self._services.clock.now()).total_seconds()
+            if left_s <= 0:
+                return BayEvent.HOLD_OVER
+            self.reason = f"copied; kept on the camera until {hold_until.isoformat()}"
+            await asyncio.sleep(min(left_s, LONGEST_PAUSE_S))
+        return BayEvent.WIPE_NOT_WANTED
+
+    async def _wipe(self) -> BayEvent:
+        visit, ingest = self._current()
+        if visit.manifest is None or visit.manifest_receipt is None or visit.hold_until is None:
+            raise ReceiptRejectedError(f"bay {self.name}: the visit has no proved manifest")
+        request = WipeRequest(
+            self._here(), visit.visit_id, visit.manifest, visit.manifest_receipt, visit.hold_until
+        )
+        started = self._custody(visit, "wipe.started", {"recordings": len(ingest.recordings)})
+        await self._services.journal.add_custody(started)
+        stop = threading.Event()
+        try:
+            outcome = await self._worker.start(lambda: self._source.wipe(request, stop.is_set))
+        finally:
+            stop.set()
+        if isinstance(outcome, WipeRefused):
+            return await self._refused(visit, ingest, outcome)
+        return await self._erased(visit, ingest, outcome)
+
+    async def _erased(self, visit: Visit, ingest: Ingest, report: WipeReport) -> BayEvent:
+        details: dict[str, object] = {
+            "method": report.method,
+            "level": report.level,
+            "files": report.files_erased,
+            "bytes": report.bytes_erased,
+            "verified": report.verified,
+            "verification": report.verification,
+        }
+        event = self._custody(visit, "wipe.done", details)
+        if not report.verified:
+            await self._services.journal.add_custody(event)
+            self.reason = f"the wipe could not be verified: {report.verification}"
+            return BayEvent.PERSON_NEEDED
+        await ingest.all_erased(event)
+        events.WIPE_DONE.log(**self._about(), **details)
+        return BayEvent.WIPED
+
+    async def _refused(self, visit: Visit, ingest: Ingest, refused: WipeRefused) -> BayEvent:
+        reasons = [str(reason) for reason in refused.reasons[:MAX_REASONS]]
+        event = self._custody(visit, "wipe.refused", {"reasons": reasons})
+        await self._services.journal.add_custody(event)
+        events.WIPE_REFUSED.log(**self._about(), count=len(refused.reasons), reasons=reasons)
+        self.reason = f"not erased: {reasons[0]}"
+        self._differences += 1
+        if not refused.camera_differs or self._differences > MAX_DIFFERENCES:
+            return BayEvent.PERSON_NEEDED
+        for path in refused.differing_paths:
+            await ingest.changed_unseen(path)
+        return BayEvent.CAMERA_DIFFERS
+
+    async def _charge(self) -> BayEvent:
+        await asyncio.sleep(self._services.config().charge.minimum_s)
+        return BayEvent.CHARGED
+
+    async def _watch(self) -> BayEvent:
+        """Look whether footage arrives on a ready camera, where the source allows it."""
+        _, ingest = self._current()
+        presence = self._here()
+
+        def look() -> Listing:
+            volume = self._source.open_camera(presence)
+            try:
+                return volume.list_files()
+            finally:
+                volume.close()
+
+        while True:
+            await asyncio.sleep(self._services.config().cameras.reconcile_s)
+            if not self._source.watches_when_ready:
+                continue
+            try:
+                listing = await self._worker.start(look)
+            except CameraError as error:
+                self._explain(error)
+                continue
+            found = compare(listing, ingest.recordings.values())
+            if found.new or found.changed:
+                return BayEvent.FOOTAGE_FOUND
+
+    async def _wait(self) -> BayEvent:
+        await asyncio.sleep(self._services.config().attention.retry_s)
+        return BayEvent.TRY_AGAIN
+
+    # Small helpers
+
+    def _here(self) -> Presence:
+        if self._presence is None:
+            raise CameraGoneError(f"bay {self.name} is empty")
+        return self._presence
+
+    def _current(self) -> tuple[Visit, Ingest]:
+        if self.visit is None or self.ingest is None:
+            raise CameraGoneError(f"bay {self.name} has no visit")
+        return self.visit, self.ingest
+
+    def _opened(self) -> Volume:
+        if self._volume is None:
+            raise CameraGoneError(f"bay {self.name}: the camera is not open")
+        return self._volume
+
+    def _about(self) -> dict[str, object]:
+        visit, _ = self._current()
+        return {"bay": self.name, "camera": visit.camera.camera_id, "visit": visit.visit_id}
+
+    def _custody(self, visit: Visit, event: str, details: dict[str, object]) -> CustodyEvent:
+        return CustodyEvent(event, visit.visit_id, visit.camera.camera_id, details)

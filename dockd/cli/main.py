@@ -1,0 +1,104 @@
+"""The ``dockd`` command: puts the groups of commands together and turns errors into exit codes.
+
+Exit codes: 0 done; 1 the answer is bad news, or the work could not be done; 2 the command or the
+configuration is wrong.
+"""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dockd import __version__
+from dockd.cli import check_config as checking
+from dockd.cli import custody, receipt, store
+from dockd.cli.demo import run_demo
+from dockd.cli.status import show_status
+from dockd.core.errors import ConfigError, DockdError, ListenRefusedError
+from dockd.daemon import run_daemon
+
+app = typer.Typer(
+    help="Docking-station ingest for body-worn cameras.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(store.app, name="store", help="The central store.")
+app.add_typer(custody.app, name="custody", help="The custody log of a dock.")
+app.add_typer(receipt.app, name="receipt", help="Receipts of a store.")
+
+ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The dock's TOML file.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def run(config: ConfigOption) -> None:
+    """Run the dock until SIGTERM; SIGHUP loads the file again."""
+    asyncio.run(run_daemon(config))
+
+
+@app.command("check-config")
+def check_config(
+    file: Annotated[Path, typer.Argument(help="The dock's TOML file.")], as_json: JsonOption = False
+) -> None:
+    """Check a configuration file and name everything that is wrong with it."""
+    checking.check_config(file, as_json=as_json)
+
+
+@app.command()
+def status(
+    config: ConfigOption,
+    as_json: JsonOption = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it anew every second.")] = False,
+) -> None:
+    """Show what each bay of a running dock is doing."""
+    show_status(config, as_json=as_json, watch=watch)
+
+
+@app.command()
+def demo(
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave it running, and say where to look.")
+    ] = False,
+) -> None:
+    """Show the whole job: dock three cameras, break things, and prove that nothing was lost."""
+    raise typer.Exit(asyncio.run(run_demo(keep=keep)))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(__version__)
+
+
+def main() -> None:
+    """Run the command line; every error that dockd can explain is one line and an exit code."""
+    try:
+        app(standalone_mode=True)
+    except BaseExceptionGroup as group:
+        known, unknown = group.split(DockdError)
+        if unknown is not None or known is None:
+            raise
+        _exit(_first(known))
+    except DockdError as error:
+        _exit(error)
+
+
+def _first(group: BaseExceptionGroup[DockdError]) -> DockdError:
+    inner: BaseException = group
+    while isinstance(inner, BaseExceptionGroup):
+        inner = inner.exceptions[0]
+    if not isinstance(inner, DockdError):
+        raise TypeError(f"not an error of ours: {inner!r}")
+    return inner
+
+
+def _exit(error: DockdError) -> None:
+    if isinstance(error, ConfigError):
+        for problem in error.problems:
+            print(f"{error.file}: {problem}", file=sys.stderr)
+    else:
+        print(f"dockd: {error}\n       {error.advice}", file=sys.stderr)
+    sys.exit(2 if isinstance(error, ConfigError | ListenRefusedError) else 1)

@@ -1,0 +1,305 @@
+"""Builds a dock from its configuration, runs it, and stops it in order."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic
+
+from dockd import __version__
+from dockd.bay import Bay, Observation
+from dockd.cameras.folder import FolderSource
+from dockd.config import Config, load_config
+from dockd.core.errors import ConfigError
+from dockd.core.interfaces import CameraSource
+from dockd.core.lifecycle import BayState
+from dockd.core.model import Presence
+from dockd.core.schedule import Limits
+from dockd.dispatch import Dispatcher
+from dockd.evidence.custody import seal
+from dockd.evidence.keys import load_or_create_key, load_verifying_key
+from dockd.evidence.receipts import ReceiptVerifier
+from dockd.ingest import Services
+from dockd.journal.durable import DirectoryLock
+from dockd.journal.journal import SqliteJournal
+from dockd.ops import events
+from dockd.ops.logs import configure_logs
+from dockd.ops.status import StatusServer
+from dockd.status import dock_status
+from dockd.target.tus import TusTarget
+from dockd.target.uploader import SMALL_BYTES, Uploader
+from dockd.worker import BayThread, Worker
+
+STALL_S = 60.0
+"""A call on a camera that lasts longer is reported."""
+
+STOP_WITHIN_S = 8.0
+"""What stopping in order may take, before the process ends without; see docs/operations.md."""
+
+BAY_RESTART_S = 5.0
+"""Pause before a bay that failed as a whole begins anew."""
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self) -> datetime:
+        """Return the wall-clock time, aware, in UTC."""
+        return datetime.now(UTC)
+
+    def monotonic_s(self) -> float:
+        """Return seconds that never go back."""
+        return monotonic()
+
+
+@dataclass(frozen=True, slots=True)
+class StatePaths:
+    """The files of a dock's state directory."""
+
+    state_dir: Path
+
+    @property
+    def journal(self) -> Path:
+        """The SQLite journal, custody log included."""
+        return self.state_dir / "journal.sqlite"
+
+    @property
+    def key(self) -> Path:
+        """The dock's private key; its public half is kept beside it."""
+        return self.state_dir / "dock-key.pem"
+
+    @property
+    def socket(self) -> Path:
+        """The unix socket that answers ``dockd status``."""
+        return self.state_dir / "status.sock"
+
+
+class LiveConfig:
+    """The configuration in force; replaced as a whole when it is loaded again."""
+
+    def __init__(self, path: Path, config: Config) -> None:
+        """Build with what was loaded from ``path``."""
+        self.path = path
+        self.current = config
+
+    def __call__(self) -> Config:
+        """Return the configuration in force."""
+        return self.current
+
+    def reload(self) -> None:
+        """Load the file again. A faulty file, or one that needs a restart, changes nothing."""
+        try:
+            new = load_config(self.path)
+        except ConfigError as error:
+            events.CONFIG_REFUSED.log(file=error.file, problems=list(error.problems))
+            return
+        fixed = [
+            name
+            for name in ("dock", "target", "bays")
+            if getattr(new, name) != getattr(self.current, name)
+        ]
+        if fixed:
+            problems = [f"{name}: a change here needs a restart" for name in fixed]
+            events.CONFIG_REFUSED.log(file=str(self.path), problems=problems)
+            return
+        self.current = new
+        events.CONFIG_RELOADED.log(file=str(self.path))
+
+
+class Dock:
+    """All bays of a dock over one source of cameras: reconciles, watches for stalls, keeps them going."""
+
+    def __init__(
+        self,
+        services: Services,
+        source: CameraSource,
+        new_worker: Callable[[str], Worker] = lambda bay: BayThread(f"bay-{bay}"),
+    ) -> None:
+        """Build with empty bays; :meth:`run` brings them to life."""
+        self.services = services
+        self.bays: dict[str, Bay] = {}
+        self._source = source
+        self._new_worker = new_worker
+        self._look = asyncio.Event()
+        self._stalled: set[str] = set()
+        self._crowded: dict[str, Sequence[str]] = {}
+
+    async def run(self) -> None:
+        """Run until cancelled."""
+        # The watcher of hints is in place before the first look, so that nothing falls in between.
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._listen())
+            for name in self._source.bays:
+                group.create_task(self._keep(name))
+            await self._reconcile_for_ever()
+
+    async def _keep(self, name: str) -> None:
+        """Run a bay; one that fails as a whole begins anew and does not touch the others (INV-8)."""
+        while True:
+            bay = Bay(name, self.services, self._source, self._new_worker(name))
+            self.bays[name] = bay
+            self._look.set()
+            try:
+                await bay.run()
+            except Exception as error:  # noqa: BLE001 - logged in full, and the bay begins anew
+                events.BAY_FAULT.log(bay=name, work="run", error=repr(error), exc_info=error)
+            await asyncio.sleep(BAY_RESTART_S)
+
+    async def _listen(self) -> None:
+        async with contextlib.aclosing(self._source.hints()) as hints:
+            async for _ in hints:
+                self._look.set()
+
+    async def _reconcile_for_ever(self) -> None:
+        """Compare what is there with what the bays believe: on every hint, and every few seconds."""
+        looker = self._new_worker("enumeration")
+        try:
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self.services.config().cameras.reconcile_s):
+                        await self._look.wait()
+                self._look.clear()
+                self._observe(await looker.start(self._source.enumerate_cameras))
+                self._report_stalls()
+        finally:
+            looker.close()
+
+    def _observe(self, seen: Mapping[str, Sequence[Presence]]) -> None:
+        taken: dict[str, str] = {}
+        chosen = {name: self._choose(bay, seen.get(name, ())) for name, bay in self.bays.items()}
+        # Bays at work come first, so that a clash refuses the newcomer.
+        for name, bay in sorted(self.bays.items(), key=lambda item: item[1].state in _IDLE):
+            presence = chosen[name]
+            refusal = None
+            if presence is not None:
+                other = taken.setdefault(presence.camera.camera_id, name)
+                if other != name:
+                    camera = presence.camera.camera_id
+                    refusal = f"camera {camera} is in bay {other} as well; their ids clash"
+            bay.observe(Observation(presence, refusal))
+
+    def _choose(self, bay: Bay, seen: Sequence[Presence]) -> Presence | None:
+        """Stay with the camera at hand; others in the same bay wait and are shown."""
+        current = bay.visit.camera.camera_id if bay.visit is not None else None
+        ordered = sorted(seen, key=lambda one: (one.camera.camera_id != current, one.where))
+        waiting = [presence.camera.camera_id for presence in ordered[1:]]
+        if waiting != self._crowded.get(bay.name, []):
+            self._crowded[bay.name] = waiting
+            if waiting:
+                events.BAY_CROWDED.log(bay=bay.name, waiting=waiting)
+        return ordered[0] if ordered else None
+
+    def status(self) -> dict[str, object]:
+        """Return the truth about every bay; see :mod:`dockd.status`."""
+        return dock_status(self.services.dock, self.bays.values(), self._crowded)
+
+    def _report_stalls(self) -> None:
+        for name, bay in self.bays.items():
+            stalled = bay.busy_s > STALL_S and bay.state is not BayState.WIPING
+            if stalled and name not in self._stalled:
+                events.BAY_STALLED.log(bay=name, busy_s=round(bay.busy_s))
+            (self._stalled.add if stalled else self._stalled.discard)(name)
+
+
+_IDLE = frozenset({BayState.EMPTY, BayState.REFUSED})
+
+
+@contextlib.asynccontextmanager
+async def running_services(live: LiveConfig, paths: StatePaths) -> AsyncIterator[Services]:
+    """Open journal, keys and target, and close them in order."""
+    config = live.current
+    key = load_or_create_key(paths.key)
+    verifier = ReceiptVerifier(
+        config.target.store_id, load_verifying_key(config.target.receipt_key)
+    )
+    clock = SystemClock()
+    journal = await SqliteJournal.open(
+        paths.journal,
+        seal=lambda previous, seq, event: seal(
+            key, config.dock.name, previous, seq, clock.now(), event
+        ),
+    )
+    try:
+        async with TusTarget(
+            config.target.url, stall_timeout_s=config.target.stall_timeout_s
+        ) as target:
+            yield Services(
+                config=live,
+                journal=journal,
+                uploader=Uploader(target),
+                dispatcher=Dispatcher(_limits(config)),
+                verifier=verifier,
+                key=key,
+                clock=clock,
+            )
+    finally:
+        await journal.close()
+
+
+def _limits(config: Config) -> Limits:
+    return Limits(config.upload.streams, config.upload.streams_per_bay, SMALL_BYTES)
+
+
+async def run_daemon(config_file: Path) -> None:
+    """Run the dock of a configuration file until SIGTERM or SIGINT.
+
+    SIGHUP loads the file again. Raises ConfigError, AlreadyRunningError, JournalDamagedError and
+    KeyFileError before anything of a camera is touched.
+    """
+    live = LiveConfig(config_file, load_config(config_file))
+    config = live.current
+    configure_logs(config.log.level)
+    config.dock.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    paths = StatePaths(config.dock.state_dir)
+    with DirectoryLock(paths.state_dir):
+        async with running_services(live, paths) as services:
+            source = FolderSource(
+                {bay.name: bay.folder for bay in config.bays},
+                settle_s=config.cameras.settle_s,
+                max_files=config.cameras.max_files,
+                max_depth=config.cameras.max_depth,
+                dock=config.dock.name,
+                verifier=services.verifier,
+                manifest_key=services.key.public,
+                clock=services.clock,
+            )
+            dock = Dock(services, source)
+            async with StatusServer(paths.socket, dock.status):
+                await _run_until_signalled(dock, live)
+
+
+async def _run_until_signalled(dock: Dock, live: LiveConfig) -> None:
+    loop = asyncio.get_running_loop()
+    stopping: asyncio.Future[str] = loop.create_future()
+
+    def stop(name: str) -> None:
+        if not stopping.done():
+            stopping.set_result(name)
+
+    def reload() -> None:
+        live.reload()
+        configure_logs(live.current.log.level)
+        dock.services.dispatcher.limits = _limits(live.current)
+
+    loop.add_signal_handler(signal.SIGTERM, stop, "SIGTERM")
+    loop.add_signal_handler(signal.SIGINT, stop, "SIGINT")
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    config = live.current
+    events.DAEMON_STARTED.log(
+        version=__version__,
+        dock=config.dock.name,
+        bays=[bay.name for bay in config.bays],
+        target=config.target.url,
+    )
+    running = asyncio.create_task(dock.run())
+    try:
+        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        running.cancel()
+        await asyncio.wait({running}, timeout=STOP_WITHIN_S)
+    if running.done() and not running.cancelled():
+        running.result()
+    events.DAEMON_STOPPED.log(reason=stopping.result() if stopping.done() else "cancelled")

@@ -1,0 +1,420 @@
+"""One visit's recordings, each by the same way: read → digest → stream → receipt → journal."""
+
+import base64
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from dockd.config import Config
+from dockd.core.errors import (
+    CameraGoneError,
+    DockdError,
+    JournalError,
+    ReceiptInvalidError,
+    ReceiptRejectedError,
+    SourceChangedError,
+    UploadGoneError,
+)
+from dockd.core.interfaces import Clock, Journal, Volume
+from dockd.core.model import (
+    CustodyEvent,
+    Recording,
+    RecordingState,
+    UploadKind,
+    UploadSpec,
+    Visit,
+    display_name,
+)
+from dockd.core.recording import RecordingEvent, after, upload_key
+from dockd.core.schedule import Waiting
+from dockd.dispatch import Dispatcher
+from dockd.evidence.keys import SigningKey
+from dockd.evidence.receipts import ReceiptVerifier, prove
+from dockd.evidence.sidecar import Sidecar
+from dockd.ops import events
+from dockd.reader import RecordingReader
+from dockd.target.uploader import Sent, Uploader
+from dockd.worker import Worker
+
+MAX_READINGS = 3
+"""A recording that changes under the reader is read again twice, then set aside."""
+
+MAX_UPLOADS = 3
+"""Uploads of one recording that the store may turn down in one visit before it is set aside."""
+
+MAX_SIDECAR_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What every bay of a dock works with."""
+
+    config: Callable[[], Config]
+    journal: Journal
+    uploader: Uploader
+    dispatcher: Dispatcher
+    verifier: ReceiptVerifier
+    key: SigningKey
+    clock: Clock
+
+    @property
+    def dock(self) -> str:
+        """The dock's name."""
+        return self.config().dock.name
+
+
+def path_details(path: bytes) -> dict[str, object]:
+    """Return a path for the custody log: readable, and exact."""
+    return {"path": display_name(path), "path_b64": base64.b64encode(path).decode()}
+
+
+class Ingest:
+    """The recordings of one visit: their state, mirrored in the journal, and their progress."""
+
+    def __init__(self, services: Services, visit: Visit, recordings: Iterable[Recording]) -> None:
+        """Build from what the journal knows."""
+        self._services = services
+        self._visit = visit
+        self.recordings: dict[bytes, Recording] = {item.path: item for item in recordings}
+        self._sent_bytes: dict[bytes, int] = {}
+        self._unproved: dict[bytes, Sent] = {}
+        self._sidecars: Mapping[bytes, Sidecar] = {}
+        self._volume: Volume | None = None
+        self._worker: Worker | None = None
+
+    # What others ask
+
+    @property
+    def waiting(self) -> list[Waiting]:
+        """The recordings that still have to be sent or confirmed."""
+        return [
+            Waiting(item.path, item.size_bytes, item.flagged)
+            for item in self.recordings.values()
+            if item.state in _OPEN
+        ]
+
+    def count(self, *states: RecordingState) -> int:
+        """Return how many recordings are in one of the states."""
+        return sum(item.state in states for item in self.recordings.values())
+
+    @property
+    def quarantined(self) -> list[Recording]:
+        """The recordings that were set aside, each with its reason."""
+        return [
+            item for item in self.recordings.values() if item.state is RecordingState.QUARANTINED
+        ]
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all recordings."""
+        return sum(item.size_bytes for item in self.recordings.values())
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes that the store has acknowledged, of all recordings."""
+        return sum(
+            item.size_bytes
+            if item.state in _AT_STORE
+            else min(self._sent_bytes.get(item.path, 0), item.size_bytes)
+            for item in self.recordings.values()
+        )
+
+    # What the bay does
+
+    async def run(self, volume: Volume, worker: Worker, sidecars: Mapping[bytes, Sidecar]) -> None:
+        """Take every open recording as far as it goes now; each ends confirmed, set aside, or open.
+
+        Raises CameraGoneError and JournalError; every other trouble stays with its recording.
+        """
+        self._volume, self._worker, self._sidecars = volume, worker, sidecars
+        await self._services.dispatcher.run(
+            self._visit.bay, self.waiting, send=self._send, confirm=self._confirm
+        )
+
+    async def move(
+        self,
+        path: bytes,
+        event: RecordingEvent,
+        custody: CustodyEvent | None = None,
+        **changes: object,
+    ) -> Recording:
+        """Apply an event to a recording, in the journal first, and return it."""
+        recording = self.recordings[path]
+        moved = replace(recording, state=after(recording.state, event), **changes)  # type: ignore[arg-type]
+        await self._services.journal.put_recordings([moved], custody)
+        self.recordings[path] = moved
+        return moved
+
+    async def set_aside(self, path: bytes, error: DockdError) -> None:
+        """Quarantine a recording with a reason that a person can act on."""
+        reason = f"{error} ({error.advice})"
+        recording = await self.move(
+            path,
+            RecordingEvent.SET_ASIDE,
+            self._custody("recording.quarantined", path, reason=reason),
+            reason=reason,
+        )
+        events.RECORDING_QUARANTINED.log(**self._about(recording), reason=reason)
+
+    async def ask_again(self) -> bool:
+        """Ask the store for each receipt again; say whether it lost any, which then goes anew.
+
+        For a store that turns the manifest down, because it does not hold all that it signed for.
+        """
+        lost = False
+        for recording in list(self.recordings.values()):
+            if recording.state is not RecordingState.CONFIRMED:
+                continue
+            try:
+                await self._services.uploader.receipt(recording.upload_url or "")
+            except (ReceiptRejectedError, UploadGoneError) as error:
+                await self._send_again(recording.path, error, key=None)
+                lost = True
+        return lost
+
+    async def changed_unseen(self, path: bytes) -> None:
+        """Send a recording anew whose bytes are others than its receipt says, whatever its stat."""
+        recording = self.recordings[path]
+        await self._void(path, recording.size_bytes, recording.mtime_ns)
+
+    async def all_erased(self, custody: CustodyEvent) -> None:
+        """Record that every confirmed recording was erased from the camera."""
+        erased = [
+            replace(item, state=after(item.state, RecordingEvent.ERASED))
+            for item in self.recordings.values()
+            if item.state is RecordingState.CONFIRMED
+        ]
+        await self._services.journal.put_recordings(erased, custody)
+        self.recordings.update((item.path, item) for item in erased)
+
+    # One recording, up to its last byte; holds one of the dock's streams
+
+    async def _send(self, path: bytes) -> bool:
+        if self.recordings[path].state is RecordingState.SENT:
+            return True
+        try:
+            for _ in range(MAX_READINGS - 1):
+                try:
+                    return await self._send_once(path)
+                except SourceChangedError as error:
+                    events.RECORDING_CHANGED.log(
+                        **self._about(self.recordings[path]), reason=str(error)
+                    )
+                    await self._look_again(path)
+            return await self._send_once(path)
+        except (CameraGoneError, JournalError):
+            raise
+        except DockdError as error:
+            await self.set_aside(path, error)
+            return False
+
+    async def _send_once(self, path: bytes) -> bool:
+        recording = self._begin(path)
+        sidecar = self._sidecars.get(path)
+        volume, worker = self._opened()
+        reader = RecordingReader(
+            volume, worker, recording, with_md5=sidecar is not None and sidecar.algorithm == "md5"
+        )
+
+        async def on_created(url: str) -> None:
+            await self.move(path, RecordingEvent.UPLOAD_STARTED, upload_url=url)
+
+        def on_progress(offset: int) -> None:
+            self._sent_bytes[path] = offset
+
+        try:
+            sent = await self._services.uploader.send(
+                await self._spec(recording),
+                reader,
+                url=recording.upload_url,
+                on_created=on_created,
+                on_progress=on_progress,
+            )
+            await reader.check_unchanged()
+        finally:
+            reader.close()
+        digests = {"sha256": sent.sha256, "md5": reader.md5_hex()}
+        await self.move(
+            path,
+            RecordingEvent.ALL_BYTES_SENT,
+            upload_url=sent.url,
+            sha256=sent.sha256,
+            container=reader.container(),
+            blocks_wipe=await self._compare_with_sidecar(path, sidecar, digests),
+            resent_bytes=recording.resent_bytes + sent.resent_bytes,
+            attempts=recording.attempts + sent.attempts - 1,
+        )
+        self._unproved[path] = sent
+        return True
+
+    def _begin(self, path: bytes) -> Recording:
+        """Count the upload. The journal learns of it with the upload's URL, its first durable fact."""
+        recording = self.recordings[path]
+        begun = replace(
+            recording,
+            state=after(recording.state, RecordingEvent.UPLOAD_STARTED),
+            upload_key=recording.upload_key or upload_key(self._visit.camera.camera_id, recording),
+            attempts=recording.attempts + 1,
+            reason=None,
+        )
+        self.recordings[path] = begun
+        return begun
+
+    async def _spec(self, recording: Recording) -> UploadSpec:
+        return UploadSpec(
+            key=recording.upload_key or "",
+            kind=UploadKind.RECORDING,
+            path=recording.path,
+            size_bytes=recording.size_bytes,
+            mtime_ns=recording.mtime_ns,
+            dock=self._services.dock,
+            camera=self._visit.camera.camera_id,
+            visit=self._visit.visit_id,
+            custody_head=await self._services.journal.custody_head(),
+            flagged=recording.flagged,
+        )
+
+    async def _look_again(self, path: bytes) -> None:
+        """Take the size and time that the file has now; what was sent of it before is void."""
+        volume, worker = self._opened()
+
+        def stat() -> tuple[int, int]:
+            file = volume.open_file(path)
+            try:
+                now = file.stat()
+                return now.size_bytes, now.mtime_ns
+            finally:
+                file.close()
+
+        await self._void(path, *await worker.start(stat))
+
+    async def _void(self, path: bytes, size_bytes: int, mtime_ns: int) -> None:
+        self._sent_bytes.pop(path, None)
+        await self.move(
+            path,
+            RecordingEvent.FILE_CHANGED,
+            self._custody("recording.changed", path, size_bytes=size_bytes, mtime_ns=mtime_ns),
+            size_bytes=size_bytes,
+            mtime_ns=mtime_ns,
+            upload_url=None,
+            upload_key=None,
+        )
+
+    async def _compare_with_sidecar(
+        self, path: bytes, sidecar: Sidecar | None, digests: Mapping[str, str | None]
+    ) -> str | None:
+        if sidecar is None:
+            return None
+        volume, worker = self._opened()
+
+        def read() -> bytes:
+            file = volume.open_file(sidecar.path)
+            try:
+                return file.read(MAX_SIDECAR_BYTES)
+            finally:
+                file.close()
+
+        mismatch = sidecar.mismatch(await worker.start(read), digests[sidecar.algorithm] or "")
+        if mismatch is not None:
+            events.SIDECAR_MISMATCH.log(**self._about(self.recordings[path]), reason=mismatch)
+        return mismatch
+
+    # Its proof; holds no stream
+
+    async def _confirm(self, path: bytes) -> None:
+        try:
+            await self._prove(path)
+        except JournalError:
+            raise
+        except (ReceiptRejectedError, UploadGoneError) as error:
+            await self._send_again(path, error, key=None)
+        except DockdError as error:
+            await self.set_aside(path, error)
+
+    async def _prove(self, path: bytes) -> None:
+        recording = self.recordings[path]
+        if recording.upload_url is None or recording.sha256 is None:
+            raise UploadGoneError(f"{display_name(path)} was sent, but not known where to")
+        sent = self._unproved.pop(path, None)
+        receipt = sent.receipt if sent is not None else None
+        if receipt is None:
+            receipt = await self._services.uploader.receipt(recording.upload_url)
+        try:
+            claims = self._services.verifier.verify(receipt)
+            camera_id = self._visit.camera.camera_id
+            distinct_key = upload_key(camera_id, recording, recording.sha256)
+            if claims.sha256 != recording.sha256 and recording.upload_key != distinct_key:
+                # The store holds an earlier recording of this name, size and time: this is another.
+                await self._send_again(path, None, key=distinct_key)
+                return
+            prove(
+                claims,
+                dock=self._services.dock,
+                camera=camera_id,
+                sha256=recording.sha256,
+                size_bytes=recording.size_bytes,
+                now=self._services.clock.now(),
+            )
+        except ReceiptInvalidError as error:
+            events.RECEIPT_REFUSED.log(**self._about(recording), reason=str(error))
+            raise
+        confirmed = await self.move(
+            path,
+            RecordingEvent.RECEIPT_ACCEPTED,
+            self._custody(
+                "recording.confirmed",
+                path,
+                sha256=recording.sha256,
+                size_bytes=recording.size_bytes,
+                receipt=receipt,
+            ),
+            receipt=receipt,
+            reason=None,
+        )
+        events.RECORDING_CONFIRMED.log(
+            **self._about(confirmed),
+            size_bytes=confirmed.size_bytes,
+            sha256=confirmed.sha256,
+            container=confirmed.container.verdict if confirmed.container else None,
+            flagged=confirmed.flagged,
+        )
+
+    async def _send_again(self, path: bytes, error: DockdError | None, *, key: str | None) -> None:
+        recording = self.recordings[path]
+        if error is not None and recording.attempts >= MAX_UPLOADS:
+            await self.set_aside(path, error)
+            return
+        self._sent_bytes.pop(path, None)
+        await self.move(
+            path,
+            RecordingEvent.TO_DO_AGAIN,
+            upload_url=None,
+            upload_key=key,
+            reason=str(error or ""),
+        )
+
+    # Small helpers
+
+    def _opened(self) -> tuple[Volume, Worker]:
+        if self._volume is None or self._worker is None:
+            raise CameraGoneError(f"bay {self._visit.bay}: the camera is not open")
+        return self._volume, self._worker
+
+    def _about(self, recording: Recording) -> dict[str, object]:
+        return {
+            "bay": self._visit.bay,
+            "camera": self._visit.camera.camera_id,
+            "visit": self._visit.visit_id,
+            "recording": display_name(recording.path),
+        }
+
+    def _custody(self, event: str, path: bytes, **details: object) -> CustodyEvent:
+        return CustodyEvent(
+            event,
+            visit=self._visit.visit_id,
+            camera=self._visit.camera.camera_id,
+            details={**path_details(path), **details},
+        )
+
+
+_OPEN = frozenset({RecordingState.PENDING, RecordingState.UPLOADING, RecordingState.SENT})
+_AT_STORE = frozenset({RecordingState.SENT, RecordingState.CONFIRMED, RecordingState.ERASED})

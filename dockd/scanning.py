@@ -1,0 +1,97 @@
+"""What a listing of a camera means for its visit: new, changed and vanished recordings."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from dockd.core.model import CustodyEvent, Listing, Recording, Visit, display_name
+from dockd.core.recording import Differences, RecordingEvent, after, carry_over, compare
+from dockd.ingest import Ingest, Services
+from dockd.ops import events
+
+MAX_SKIPPED_LOGGED = 100
+"""Skipped entries named in the log for one listing; the manifest names them all."""
+
+
+async def take_in(services: Services, visit: Visit, ingest: Ingest, listing: Listing) -> None:
+    """Bring the visit's recordings up to date with a listing, in the journal and in ``ingest``.
+
+    Files that may still be being written are left for a later listing.
+    """
+    found = compare(listing, ingest.recordings.values())
+    new = [file for file in found.new if file.path not in listing.unsettled]
+    changed = [file for file in found.changed if file.path not in listing.unsettled]
+    if not (new or changed or found.vanished):
+        return
+    earlier = await services.journal.earlier_recordings(visit.camera, visit.visit_id) if new else {}
+    config = services.config().cameras
+    moved: list[Recording] = []
+    for file in new:
+        recording = carry_over(visit.visit_id, file, earlier.get(file.path))
+        moved.append(replace(recording, flagged=recording.flagged or config.is_flagged(file.path)))
+    for file in changed:
+        known = ingest.recordings[file.path]
+        moved.append(
+            replace(
+                Recording(visit.visit_id, file.path, file.stat.size_bytes, file.stat.mtime_ns),
+                state=after(known.state, RecordingEvent.FILE_CHANGED),
+                flagged=known.flagged,
+                attempts=known.attempts,
+                resent_bytes=known.resent_bytes,
+            )
+        )
+    for path in found.vanished:
+        known = ingest.recordings[path]
+        moved.append(replace(known, state=after(known.state, RecordingEvent.FILE_GONE)))
+    await services.journal.put_recordings(
+        moved,
+        _listed(services, visit, listing, Differences(tuple(new), tuple(changed), found.vanished)),
+    )
+    ingest.recordings.update((recording.path, recording) for recording in moved)
+
+
+def log_skipped(visit: Visit, listing: Listing) -> None:
+    """Log what was seen on the camera and is not a recording, each with its reason."""
+    for entry in listing.skipped[:MAX_SKIPPED_LOGGED]:
+        events.ENTRY_SKIPPED.log(
+            bay=visit.bay,
+            camera=visit.camera.camera_id,
+            visit=visit.visit_id,
+            path=display_name(entry.path),
+            reason=entry.reason,
+            detail=entry.detail,
+        )
+
+
+def newest_file_at(listing: Listing) -> datetime | None:
+    """Return the newest modification time on the camera, which its clock cannot be behind."""
+    newest_ns = max((file.stat.mtime_ns for file in listing.files), default=None)
+    return None if newest_ns is None else _utc(newest_ns)
+
+
+def _utc(time_ns: int) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(time_ns / 1e9, UTC)
+    except (OverflowError, ValueError, OSError):
+        # A camera's clock may say anything; a year that Python cannot name is no reason to stop.
+        return None
+
+
+def _listed(services: Services, visit: Visit, listing: Listing, found: Differences) -> CustodyEvent:
+    newest = newest_file_at(listing)
+    now = services.clock.now()
+    return CustodyEvent(
+        "visit.listed",
+        visit=visit.visit_id,
+        camera=visit.camera.camera_id,
+        details={
+            "files": len(listing.files),
+            "bytes": sum(file.stat.size_bytes for file in listing.files),
+            "new": len(found.new),
+            "changed": len(found.changed),
+            "vanished": len(found.vanished),
+            "skipped": len(listing.skipped),
+            "newest_file_at": newest.isoformat() if newest else None,
+            "dock_clock_at": now.isoformat(),
+            "camera_clock_ahead_s": round((newest - now).total_seconds()) if newest else None,
+        },
+    )

@@ -1,0 +1,153 @@
+"""Closes the list: the signed manifest of a visit, uploaded and receipted like a recording."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from hashlib import sha256
+
+from dockd.core.errors import ManifestInvalidError, ReceiptInvalidError
+from dockd.core.model import (
+    CustodyEvent,
+    Manifest,
+    ManifestEntry,
+    Recording,
+    RecordingState,
+    SkippedEntry,
+    UploadKind,
+    UploadSpec,
+    Visit,
+)
+from dockd.evidence.manifests import read_manifest, sign_manifest
+from dockd.evidence.receipts import prove
+from dockd.ingest import Services
+from dockd.ops import events
+from dockd.reader import BytesSource
+
+
+def manifest_entries(recordings: Iterable[Recording]) -> tuple[ManifestEntry, ...]:
+    """Return the entries of all confirmed recordings, in the order of their paths."""
+    return tuple(
+        ManifestEntry(
+            path=recording.path,
+            size_bytes=recording.size_bytes,
+            mtime_ns=recording.mtime_ns,
+            sha256=recording.sha256,
+            receipt=recording.receipt,
+            flagged=recording.flagged,
+            container=recording.container,
+            blocks_wipe=recording.blocks_wipe,
+        )
+        for recording in sorted(recordings, key=lambda item: item.path)
+        if recording.state is RecordingState.CONFIRMED
+        and recording.sha256 is not None
+        and recording.receipt is not None
+    )
+
+
+async def seal(
+    services: Services,
+    visit: Visit,
+    recordings: Sequence[Recording],
+    skipped: Sequence[SkippedEntry],
+) -> Visit:
+    """Upload the manifest of the visit and return the visit with the manifest's proved receipt.
+
+    A manifest that says the same already is used again, so a restart seals nothing twice. Raises
+    ReceiptRejectedError when the store does not hold everything that is on the list, and the
+    target's, receipt's and journal's errors.
+    """
+    signed = visit.manifest
+    if signed is None or not _says_the_same(services, signed, recordings, skipped):
+        signed = sign_manifest(services.key, await _compose(services, visit, recordings, skipped))
+        visit = replace(visit, manifest=signed, manifest_url=None, manifest_receipt=None)
+    body = signed.encode()
+    digest = sha256(body).hexdigest()
+    unproved = visit
+
+    async def on_created(url: str) -> None:
+        await services.journal.update_visit(replace(unproved, manifest_url=url), None)
+
+    spec = UploadSpec(
+        key=sha256(f"manifest\0{visit.camera.camera_id}\0{digest}".encode()).hexdigest(),
+        kind=UploadKind.MANIFEST,
+        path=f"manifest-{visit.visit_id}.jws".encode(),
+        size_bytes=len(body),
+        mtime_ns=0,
+        dock=services.dock,
+        camera=visit.camera.camera_id,
+        visit=visit.visit_id,
+        custody_head=await services.journal.custody_head(),
+    )
+    sent = await services.uploader.send(
+        spec, BytesSource(body), url=visit.manifest_url, on_created=on_created
+    )
+    receipt = sent.receipt or await services.uploader.receipt(sent.url)
+    now = services.clock.now()
+    try:
+        prove(
+            services.verifier.verify(receipt),
+            dock=services.dock,
+            camera=visit.camera.camera_id,
+            sha256=digest,
+            size_bytes=len(body),
+            now=now,
+        )
+    except ReceiptInvalidError as error:
+        events.RECEIPT_REFUSED.log(
+            bay=visit.bay,
+            camera=visit.camera.camera_id,
+            visit=visit.visit_id,
+            recording=spec.path.decode(),
+            reason=str(error),
+        )
+        raise
+    sealed = replace(
+        visit,
+        manifest_url=sent.url,
+        manifest_receipt=receipt,
+        hold_until=now + timedelta(seconds=services.config().wipe.hold_s),
+    )
+    await services.journal.update_visit(
+        sealed,
+        CustodyEvent(
+            "manifest.confirmed",
+            visit=visit.visit_id,
+            camera=visit.camera.camera_id,
+            details={"sha256": digest, "recordings": len(recordings), "receipt": receipt},
+        ),
+    )
+    return sealed
+
+
+async def _compose(
+    services: Services,
+    visit: Visit,
+    recordings: Sequence[Recording],
+    skipped: Sequence[SkippedEntry],
+) -> Manifest:
+    return Manifest(
+        dock=services.dock,
+        camera=visit.camera.camera_id,
+        visit=visit.visit_id,
+        bay=visit.bay,
+        created_at=services.clock.now(),
+        custody_head=await services.journal.custody_head(),
+        recordings=manifest_entries(recordings),
+        skipped=tuple(skipped),
+    )
+
+
+def _says_the_same(
+    services: Services,
+    signed: str,
+    recordings: Sequence[Recording],
+    skipped: Sequence[SkippedEntry],
+) -> bool:
+    try:
+        manifest = read_manifest(signed, services.key.public)
+    except ManifestInvalidError:
+        # Signed by a key that this dock no longer has: a new one is needed.
+        return False
+    return manifest.recordings == manifest_entries(recordings) and manifest.skipped == tuple(
+        skipped
+    )
