@@ -1,0 +1,1 @@
+"""Where footage comes from: directories on cameras, watched folders, and their erasing."""
