@@ -155,3 +155,29 @@ BAY_ENTRY_IGNORED = Event(
     "bay.entry_ignored", WARNING, "Something in a bay's folder is no camera, and is left alone.",
     ("bay", "name", "reason"),
 )  # fmt: skip
+
+# The target
+
+UPLOAD_RETRY = Event(
+    "upload.retry", WARNING,
+    "A request to the target failed and will be made again after a pause; recording is null for receipts.",
+    ("recording", "url", "why", "error", "status", "attempt", "wait_s"),
+)  # fmt: skip
+UPLOAD_OFFSET_WENT_BACK = Event(
+    "upload.offset_went_back", ERROR,
+    "The target lost bytes that it had acknowledged; they are sent again. Look into the target's disk.",
+    ("recording", "url", "acknowledged_bytes", "offset_bytes"),
+)  # fmt: skip
+UPLOAD_GONE = Event(
+    "upload.gone", WARNING,
+    "The target knows neither an upload nor a receipt for it; it is created again and sent anew.",
+    ("recording", "url", "acknowledged_bytes"),
+)  # fmt: skip
+TARGET_UNAVAILABLE = Event(
+    "target.unavailable", WARNING,
+    "The target takes nothing now; uploads wait and carry on by themselves. Logged once.",
+    ("why", "error", "status"),
+)  # fmt: skip
+TARGET_BACK = Event(
+    "target.back", INFO, "The target takes footage again, after being unavailable.", ("away_s",),
+)  # fmt: skip
