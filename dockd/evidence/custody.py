@@ -27,6 +27,7 @@ __all__ = [
     "ChainProblem",
     "ChainReport",
     "SealedEntry",
+    "content",
     "from_export_line",
     "seal",
     "to_export_line",
@@ -123,18 +124,23 @@ def verify_chain(
     return ChainReport(count, len(wanted), head, tuple(problems.kept), problems.count)
 
 
+def content(sealed: SealedEntry) -> object:
+    """Return what an entry says, unverified: a JSON object, or mere text when it is no longer JSON."""
+    try:
+        return json.loads(sealed.entry)
+    except (ValueError, RecursionError):
+        return sealed.entry.decode("utf-8", "backslashreplace")
+
+
 def to_export_line(sealed: SealedEntry) -> str:
     """Return an entry as one line of JSON for others: ``entry``, ``hash`` and ``signature`` (base64).
 
     An entry that is no longer JSON is exported as text, so that it is seen and does not verify.
     """
-    try:
-        entry = json.loads(sealed.entry)
-    except (ValueError, RecursionError):
-        entry = sealed.entry.decode("utf-8", "backslashreplace")
     signature = base64.b64encode(sealed.signature).decode()
     return json.dumps(
-        {"entry": entry, "hash": sealed.hash, "signature": signature}, separators=(",", ":")
+        {"entry": content(sealed), "hash": sealed.hash, "signature": signature},
+        separators=(",", ":"),
     )
 
 

@@ -7,7 +7,6 @@ a rolled-back change leaves no trace in the chain either.
 
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -24,36 +23,30 @@ _BEFORE_ALL = -(2**63)  # not 1: a row that someone slipped in before the first 
 
 
 class Seal(Protocol):
-    """Turns an event into a signed entry; see :func:`dockd.evidence.custody.seal`."""
+    """Gives an event its time and signature; see :func:`dockd.evidence.custody.seal`."""
 
-    def __call__(
-        self, previous_hash: str, seq: int, at: datetime, event: CustodyEvent, /
-    ) -> SealedEntry:
+    def __call__(self, previous_hash: str, seq: int, event: CustodyEvent, /) -> SealedEntry:
         """Return the entry that follows the one with ``previous_hash``."""
 
 
 class SqliteJournal:
     """Implements :class:`dockd.core.interfaces.Journal`. Made by :meth:`open`."""
 
-    def __init__(
-        self, path: Path, database: Database, seal: Seal, now: Callable[[], datetime]
-    ) -> None:
+    def __init__(self, path: Path, database: Database, seal: Seal) -> None:
         """Build on an open database; use :meth:`open`."""
         self._path = path
         self._database = database
         self._seal = seal
-        self._now = now
 
     @classmethod
-    async def open(
-        cls, path: Path, *, seal: Seal, key_id: str, now: Callable[[], datetime]
-    ) -> "SqliteJournal":
-        """Open the journal, or create it with the first entry of its custody log, ``log.started``.
+    async def open(cls, path: Path, *, seal: Seal, key_id: str) -> "SqliteJournal":
+        """Open the journal, or create it with the first entry of its custody log, ``log.started``,
+        which names the key that signs the log (``key_id``).
 
         Raises :class:`JournalDamagedError` and :class:`JournalUnwritableError`.
         """
         database = await Database.open(path, schema.MIGRATIONS)
-        journal = cls(path, database, seal, now)
+        journal = cls(path, database, seal)
         try:
             await database.write(lambda connection: journal._start_log(connection, key_id))
         except BaseException:
@@ -156,7 +149,7 @@ class SqliteJournal:
 
     def _append(self, connection: sqlite3.Connection, event: CustodyEvent) -> str:
         last_seq, head = _head(connection)
-        sealed = self._seal(head, last_seq + 1, self._now(), event)
+        sealed = self._seal(head, last_seq + 1, event)
         connection.execute(
             "INSERT INTO custody (seq, hash, entry, signature) VALUES (?, ?, ?, ?)",
             (sealed.seq, sealed.hash, sealed.entry, sealed.signature),
