@@ -1,0 +1,390 @@
+"""Cameras in memory: files of any size, every kind of trouble, and a wipe through the real gate.
+
+A readable second opinion of what ``dockd.cameras`` must do. Nothing here starts a thread or waits,
+and everything may be called from any thread.
+
+    camera = SimulatedCamera("BWC-7")
+    camera.record(b"DCIM/MOV_0001.MP4", Generated(size_bytes=5_000_000, seed=1), fails_at=70_000)
+    source = SimulatedSource(["1", "2"], authority, clock)
+    source.plug("1", camera)
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import random
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from dockd.cameras.wiping import WipeAuthority
+from dockd.core.errors import CameraGoneError, CameraUnreadableError
+from dockd.core.interfaces import Clock, ShouldStop
+from dockd.core.model import (
+    Camera,
+    FileStat,
+    IdentifiedBy,
+    ListedFile,
+    Listing,
+    Presence,
+    SkippedEntry,
+    WipeReport,
+    WipeRequest,
+    display_name,
+)
+from dockd.core.wipe_gate import (
+    Expected,
+    FreshFile,
+    FreshReading,
+    SealedManifest,
+    WipeRefused,
+    examine,
+)
+from dockd.evidence.manifests import read_manifest
+
+FIRST_MTIME_NS = 1_900_000_000_000_000_000
+"""When the first file of a simulation was made, unless the test says otherwise."""
+
+_BLOCK_BYTES = 65_521
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """Bytes that follow from a seed, at any size without memory for them."""
+
+    size_bytes: int
+    seed: int = 0
+
+    def read(self, offset: int, size_bytes: int) -> bytes:
+        block = random.Random(self.seed).randbytes(_BLOCK_BYTES)
+        end = min(self.size_bytes, offset + size_bytes)
+        first = offset // _BLOCK_BYTES
+        blocks = block * (end // _BLOCK_BYTES - first + 1)
+        return blocks[offset - first * _BLOCK_BYTES : end - first * _BLOCK_BYTES]
+
+
+@dataclass(slots=True)
+class SimulatedFile:
+    """A file and the troubles that a reading of it runs into, each at a byte of the file.
+
+    At ``fails_at`` reading gives EIO; at ``vanishes_at`` the whole camera goes; at ``changes_at`` the
+    file gets a new time and ``changed_content``, once.
+    """
+
+    content: bytes | Generated
+    mtime_ns: int
+    inode: int
+    ctime_ns: int
+    settled: bool = True
+    fails_at: int | None = None
+    vanishes_at: int | None = None
+    changes_at: int | None = None
+    changed_content: bytes | Generated = b""
+
+    @property
+    def stat(self) -> FileStat:
+        return FileStat(self.size_bytes, self.mtime_ns, self.ctime_ns, self.inode)
+
+    @property
+    def size_bytes(self) -> int:
+        if isinstance(self.content, Generated):
+            return self.content.size_bytes
+        return len(self.content)
+
+    def read(self, offset: int, size_bytes: int) -> bytes:
+        if isinstance(self.content, Generated):
+            return self.content.read(offset, size_bytes)
+        return self.content[offset : offset + size_bytes]
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the whole content, without any trouble."""
+        for offset in range(0, self.size_bytes, 1 << 20):
+            yield self.read(offset, 1 << 20)
+
+
+@dataclass(slots=True)
+class SimulatedCamera:
+    """A camera that can be plugged into a :class:`SimulatedSource`, with its files by path.
+
+    ``erased`` keeps path and digest of everything a wipe took away, for checks of INV-1.
+    ``vanishes_after_erasing`` pulls it in mid-wipe, after so many files.
+    """
+
+    camera_id: str
+    files: dict[bytes, SimulatedFile] = field(default_factory=dict)
+    skipped: list[SkippedEntry] = field(default_factory=list)
+    erased: list[tuple[bytes, str]] = field(default_factory=list)
+    unreadable: bool = False
+    vanishes_after_erasing: int | None = None
+    _ticks: int = 0
+
+    def record(
+        self,
+        path: bytes,
+        content: bytes | Generated,
+        *,
+        mtime_ns: int | None = None,
+        settled: bool = True,
+        fails_at: int | None = None,
+        vanishes_at: int | None = None,
+        changes_at: int | None = None,
+        changed_content: bytes | Generated = b"",
+    ) -> SimulatedFile:
+        """Write a file, or write over one: it gets a new inode and new times."""
+        tick = self.tick()
+        self.files[path] = SimulatedFile(
+            content,
+            mtime_ns=tick if mtime_ns is None else mtime_ns,
+            inode=tick - FIRST_MTIME_NS,
+            ctime_ns=tick,
+            settled=settled,
+            fails_at=fails_at,
+            vanishes_at=vanishes_at,
+            changes_at=changes_at,
+            changed_content=changed_content,
+        )
+        return self.files[path]
+
+    def tick(self) -> int:
+        """Return a time, in ns, that no file of this camera has had before."""
+        self._ticks += 1
+        return FIRST_MTIME_NS + self._ticks
+
+
+class SimulatedOpenFile:
+    """Implements core.interfaces.OpenFile over a file in memory."""
+
+    def __init__(self, volume: "SimulatedVolume", path: bytes, file: SimulatedFile) -> None:
+        self._volume = volume
+        self._path = path
+        self._file = file
+        self._position = 0
+
+    def read(self, size_bytes: int) -> bytes:
+        file, begin = self._file, self._position
+        end = begin + size_bytes
+        self._volume.source.on_read(self._volume.presence, size_bytes)
+        self._volume.check_present()
+        if file.vanishes_at is not None and end > file.vanishes_at:
+            file.vanishes_at = None
+            self._volume.source.unplug(self._volume.presence.bay)
+            self._volume.check_present()
+        if file.changes_at is not None and end > file.changes_at:
+            file.changes_at = None
+            file.content = file.changed_content
+            file.mtime_ns = file.ctime_ns = self._volume.camera.tick()
+        if file.fails_at is not None and end > file.fails_at:
+            if begin >= file.fails_at:
+                raise CameraUnreadableError(f"{display_name(self._path)}: Input/output error")
+            size_bytes = file.fails_at - begin
+        data = file.read(begin, size_bytes)
+        self._position += len(data)
+        return data
+
+    def seek(self, offset: int) -> None:
+        self._position = offset
+
+    def stat(self) -> FileStat:
+        self._volume.check_present()
+        return self._file.stat
+
+    def close(self) -> None:
+        self._volume.open_files.discard(self)
+
+
+class SimulatedVolume:
+    """Implements core.interfaces.Volume. Pulling the camera ends it for good, even if it comes back."""
+
+    def __init__(self, source: "SimulatedSource", presence: Presence, docked: "_Docked") -> None:
+        self.source = source
+        self.presence = presence
+        self.camera = docked.camera
+        self.open_files: set[SimulatedOpenFile] = set()
+        self._docked = docked
+
+    def check_present(self) -> None:
+        """Raise CameraGoneError when the camera was pulled or let go since this was opened."""
+        if self not in self.source.open_volumes or not self._docked.present:
+            raise CameraGoneError(f"{self.camera.camera_id}: the camera is gone")
+
+    def list_files(self) -> Listing:
+        self.check_present()
+        if self.camera.unreadable:
+            raise CameraUnreadableError(f"{self.camera.camera_id}: Input/output error")
+        files = sorted(self.camera.files.items())
+        return Listing(
+            tuple(ListedFile(path, file.stat) for path, file in files),
+            tuple(self.camera.skipped),
+            frozenset(path for path, file in files if not file.settled),
+        )
+
+    def open_file(self, path: bytes) -> SimulatedOpenFile:
+        self.check_present()
+        if path not in self.camera.files:
+            raise CameraUnreadableError(f"{display_name(path)}: No such file or directory")
+        file = SimulatedOpenFile(self, path, self.camera.files[path])
+        self.open_files.add(file)
+        return file
+
+    def close(self) -> None:
+        self.open_files.clear()
+        self.source.open_volumes.discard(self)
+
+
+@dataclass(slots=True, eq=False)
+class _Docked:
+    """One stay of a camera in a bay."""
+
+    camera: SimulatedCamera
+    present: bool = True
+
+
+class SimulatedSource:
+    """Implements core.interfaces.CameraSource over simulated cameras.
+
+    ``on_read`` is called before each read with who is read and how much; it can make a card slow or
+    hang, or do mischief at just that moment. ``open_volumes`` shows what was not closed.
+    """
+
+    def __init__(
+        self,
+        bays: Sequence[str],
+        authority: WipeAuthority,
+        clock: Clock,
+        *,
+        watches_when_ready: bool = False,
+    ) -> None:
+        self.bays: Sequence[str] = tuple(bays)
+        self.watches_when_ready = watches_when_ready
+        self.on_read: Callable[[Presence, int], None] = lambda _presence, _size_bytes: None
+        self.open_volumes: set[SimulatedVolume] = set()
+        self._authority = authority
+        self._clock = clock
+        self._docked: dict[str, list[_Docked]] = {bay: [] for bay in bays}
+        self._listeners: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
+
+    # What a test does
+
+    def plug(self, bay: str, camera: SimulatedCamera) -> None:
+        """Put a camera into a bay, beside whatever is there, and hint."""
+        self._docked[bay].append(_Docked(camera))
+        self.hint()
+
+    def unplug(self, bay: str) -> None:
+        """Pull everything out of a bay, and hint; open volumes are gone from now on."""
+        for docked in self._docked[bay]:
+            docked.present = False
+        self._docked[bay].clear()
+        self.hint()
+
+    def hint(self) -> None:
+        """Say that something may have changed."""
+        for loop, event in tuple(self._listeners):
+            loop.call_soon_threadsafe(event.set)
+
+    # What a dock does
+
+    def enumerate_cameras(self) -> Mapping[str, Sequence[Presence]]:
+        return {
+            bay: [_presence(bay, docked.camera) for docked in cameras]
+            for bay, cameras in self._docked.items()
+        }
+
+    async def hints(self) -> AsyncIterator[None]:
+        listener = (asyncio.get_running_loop(), asyncio.Event())
+        self._listeners.add(listener)
+        try:
+            while True:
+                await listener[1].wait()
+                listener[1].clear()
+                yield
+        finally:
+            self._listeners.discard(listener)
+
+    def open_camera(self, presence: Presence) -> SimulatedVolume:
+        for docked in self._docked[presence.bay]:
+            if _presence(presence.bay, docked.camera) == presence:
+                volume = SimulatedVolume(self, presence, docked)
+                self.open_volumes.add(volume)
+                return volume
+        raise CameraGoneError(f"{presence.camera.camera_id}: the camera is gone")
+
+    def wipe(self, request: WipeRequest, should_stop: ShouldStop) -> WipeReport | WipeRefused:
+        with contextlib.closing(self.open_camera(request.presence)) as volume:
+            permit = examine(
+                self._seal(request),
+                _read_afresh(volume),
+                expected=Expected(
+                    self._authority.dock,
+                    volume.camera.camera_id,
+                    request.visit_id,
+                    self._authority.verifier.store_id,
+                ),
+                hold_until=request.hold_until,
+                now=self._clock.now(),
+                verify_receipt=self._authority.verifier.verify,
+            )
+            if isinstance(permit, WipeRefused):
+                return permit
+            return self._erase(volume, permit.redeem(), should_stop)
+
+    def _seal(self, request: WipeRequest) -> SealedManifest:
+        body = request.manifest.encode()
+        return SealedManifest(
+            read_manifest(request.manifest, self._authority.manifest_key),
+            hashlib.sha256(body).hexdigest(),
+            len(body),
+            request.manifest_receipt,
+        )
+
+    def _erase(
+        self, volume: SimulatedVolume, files: Sequence[FreshFile], should_stop: ShouldStop
+    ) -> WipeReport:
+        camera = volume.camera
+        erased: list[FreshFile] = []
+        for file in files:
+            if should_stop():
+                break
+            if camera.vanishes_after_erasing == len(erased):
+                camera.vanishes_after_erasing = None
+                self.unplug(volume.presence.bay)
+            volume.check_present()
+            found = camera.files.get(file.path)
+            if found is not None and found.stat == file.stat:
+                del camera.files[file.path]
+                camera.erased.append((file.path, file.sha256 or ""))
+                erased.append(file)
+        return WipeReport(
+            method="delete",
+            level="simulated",
+            files_erased=len(erased),
+            bytes_erased=sum(file.stat.size_bytes for file in erased),
+            verified=len(erased) == len(files),
+            verification="looked into the dictionary",
+            finished_at=self._clock.now(),
+        )
+
+
+def _presence(bay: str, camera: SimulatedCamera) -> Presence:
+    identity = Camera(camera.camera_id, IdentifiedBy.SERIAL)
+    return Presence(bay, identity, f"simulated:{bay}/{camera.camera_id}")
+
+
+def _read_afresh(volume: SimulatedVolume) -> FreshReading:
+    listing = volume.list_files()
+    return FreshReading(
+        tuple(_read(volume, listed) for listed in listing.files),
+        listing.skipped,
+        listing.unsettled,
+    )
+
+
+def _read(volume: SimulatedVolume, listed: ListedFile) -> FreshFile:
+    digest = hashlib.sha256()
+    try:
+        with contextlib.closing(volume.open_file(listed.path)) as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+            stat = file.stat()
+    except CameraUnreadableError:
+        return FreshFile(listed.path, listed.stat, None, held_still=True)
+    return FreshFile(listed.path, stat, digest.hexdigest(), stat == listed.stat)
