@@ -102,6 +102,11 @@ class Answer:
         if self.status not in EXPECTED[self.verb]:
             raise self.error()
 
+    @property
+    def retry_after_s(self) -> float | None:
+        """How long the server wants us to wait, if it says so."""
+        return retry_after_s(self.headers, datetime.now(UTC))
+
     def error(self) -> TargetError:
         """Return the error that the status stands for, with the server's own words."""
         words = " ".join(self.text.split())[:_SHOWN_CHARS]
@@ -113,5 +118,5 @@ class Answer:
         return error_type(self.verb, self.status)(
             f"{message}: {words}" if words else message,
             status=self.status,
-            retry_after_s=retry_after_s(self.headers, datetime.now(UTC)),
+            retry_after_s=self.retry_after_s,
         )

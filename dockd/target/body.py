@@ -1,0 +1,149 @@
+"""A request body streamed from an iterator, which notices a stalled network and saves late answers.
+
+aiohttp's own iterator payload would do for the bytes. It cannot tell a slow camera from a slow
+network, and it reports a failing camera as a broken connection.
+"""
+
+import asyncio
+import contextlib
+import http.client
+import io
+import socket
+from collections.abc import AsyncIterator, Mapping
+from typing import cast
+
+from aiohttp import Payload
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_writer import StreamWriter
+from multidict import CIMultiDict
+
+from dockd.core.errors import SourceChangedError, TargetUnavailableError
+
+_WRITE_BYTES = 256 << 10
+"""Largest single write: what the socket does not take at once is copied by the event loop."""
+
+_LATE_ANSWER_BYTES = 64 << 10
+
+
+class StreamedBody(Payload):
+    """Exactly ``length`` bytes from an iterator; memory use is one chunk, whatever the length.
+
+    ``failure`` is what ended it early: the source's own error, or that the target took no byte in
+    time. Must be ended with :meth:`stop`, after the request.
+    """
+
+    def __init__(self, chunks: AsyncIterator[bytes], length: int, stall_timeout_s: float) -> None:
+        super().__init__(chunks, content_type="application/offset+octet-stream")
+        self.failure: Exception | None = None
+        self.handed_over = 0
+        self._chunks = chunks
+        self._length = length
+        self._stall_timeout_s = stall_timeout_s
+        self._socket: socket.socket | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def size(self) -> int:
+        """The Content-Length."""
+        return self._length
+
+    @property
+    def complete(self) -> bool:
+        """Whether every byte was handed to the network."""
+        return self.handed_over == self._length
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """Refuse: the bytes pass by once."""
+        raise TypeError("a streamed body cannot be decoded")
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        """Write all of it; called by aiohttp."""
+        await self.write_with_length(writer, None)
+
+    async def write_with_length(
+        self, writer: AbstractStreamWriter, content_length: int | None
+    ) -> None:
+        """Write all of it, in a task of aiohttp's own that is cancelled when an answer comes early."""
+        self._idle.clear()
+        try:
+            await self._write_chunks(cast("StreamWriter", writer))
+        finally:
+            self._idle.set()
+
+    async def stop(self) -> None:
+        """Wait until nothing reads from the iterator any more, and let go of the connection."""
+        try:
+            await self._idle.wait()
+        finally:
+            if self._socket is not None:
+                self._socket.close()
+
+    async def _write_chunks(self, writer: StreamWriter) -> None:
+        transport = writer.transport
+        if transport is not None and transport.get_extra_info("ssl_object") is None:
+            self._socket = transport.get_extra_info("socket").dup()
+        while (chunk := await self._next_chunk()) is not None:
+            view = memoryview(chunk)
+            for begin in range(0, len(view), _WRITE_BYTES):
+                piece = view[begin : begin + _WRITE_BYTES]
+                await writer.write(piece, drain=False)
+                self.handed_over += len(piece)
+                if writer.protocol.writing_paused:
+                    await self._drain(writer)
+
+    async def _next_chunk(self) -> bytes | None:
+        try:
+            chunk = await anext(self._chunks, None)
+        except Exception as error:
+            self.failure = error
+            raise
+        given = self.handed_over + len(chunk or b"")
+        if given > self._length or (chunk is None and given < self._length):
+            self.failure = SourceChangedError(f"the source gave {given} bytes, not {self._length}")
+            raise self.failure
+        return chunk
+
+    async def _drain(self, writer: StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(self._stall_timeout_s):
+                await writer.drain()
+        except TimeoutError:
+            self.failure = TargetUnavailableError(
+                f"the target took no byte for {self._stall_timeout_s:g} seconds"
+            )
+            raise self.failure from None
+
+    def late_answer(self) -> tuple[int, str, Mapping[str, str], str] | None:
+        """Return status, reason, headers and text of an answer that came as the connection broke.
+
+        A server that refuses early (507, say) and closes resets the connection under bytes that are
+        still on their way. Writing then fails although the answer lies in the socket, unread, and
+        stays there for this second descriptor of it. With TLS it cannot be read.
+        """
+        if self._socket is None:
+            return None
+        try:
+            raw = self._socket.recv(_LATE_ANSWER_BYTES, socket.MSG_DONTWAIT)
+        except OSError:
+            return None
+        response = http.client.HTTPResponse(cast("socket.socket", _Buffered(raw)))
+        with contextlib.suppress(http.client.HTTPException):
+            response.begin()
+            text = b""
+            with contextlib.suppress(http.client.IncompleteRead):
+                text = response.read()
+            words = text.decode(errors="replace")
+            return response.status, response.reason, CIMultiDict(response.headers.items()), words
+        return None
+
+
+class _Buffered:
+    """What http.client needs of a socket, over bytes that were received already."""
+
+    def __init__(self, raw: bytes) -> None:
+        self._raw = raw
+
+    def makefile(self, mode: str) -> io.BytesIO:
+        del mode
+        return io.BytesIO(self._raw)

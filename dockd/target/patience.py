@@ -1,0 +1,65 @@
+"""How long, and how often, one upload may try again: the state behind the retry rules.
+
+The rules, which docs/upload-target.md explains to operators: a growing pause with full jitter, at
+least as long as the target asks for; a bounded number of failures unless the target's offset has
+moved to where it never was before; no bound while the target is away, full, or unwilling for a
+reason that a person will lift.
+"""
+
+import random
+from dataclasses import dataclass
+
+from dockd.core.errors import Retry, TargetError
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRules:
+    """``max_tries`` counts failures in a row without progress; a pause never exceeds ``max_pause_s``
+    unless the target itself asks for a longer one.
+    """
+
+    max_tries: int = 8
+    first_pause_s: float = 1.0
+    max_pause_s: float = 60.0
+
+
+class Patience:
+    """What one upload still may."""
+
+    def __init__(self, rules: RetryRules, rng: random.Random) -> None:
+        """Build for one upload, fresh."""
+        self._rules = rules
+        self._rng = rng
+        self._furthest = 0
+        self._moved = False
+        self._failures = 0
+        self._tries_spent = 0
+
+    def offset_is(self, offset: int) -> None:
+        """Note the target's offset. Only ground never covered before is progress."""
+        if offset > self._furthest:
+            self._furthest = offset
+            self._moved = True
+
+    def failed(self, error: TargetError) -> None:
+        """Note a failure."""
+        if self._moved:
+            self._moved = False
+            self._failures = self._tries_spent = 0
+        self._failures += 1
+        if error.retry is not Retry.WHEN_BACK:
+            self._tries_spent += 1
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the last failure was one too many."""
+        return self._tries_spent >= self._rules.max_tries
+
+    def pause_s(self, error: TargetError) -> float:
+        """Return how long to wait after the last failure."""
+        wanted = error.retry_after_s or 0.0
+        if error.retry is Retry.AT_ONCE and self._failures == 1:
+            return wanted
+        doublings = min(self._failures - 1, 16)
+        ceiling = min(self._rules.max_pause_s, self._rules.first_pause_s * 2.0**doublings)
+        return max(wanted, self._rng.uniform(0.0, ceiling))

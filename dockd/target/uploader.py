@@ -1,0 +1,371 @@
+"""Sending one recording until the target holds it: the only place in dockd that tries again.
+
+Each attempt begins by asking for the true state (HEAD), so an attempt after any break is the same as
+the first. All bytes but the last few go in one streaming request; the last few follow in a second
+one, together with the digest of the whole, which only then is known from a single read.
+"""
+
+import asyncio
+import hashlib
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TypeVar
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
+
+from dockd.core.errors import (
+    AdministrativeRefusalError,
+    ChecksumMismatchError,
+    OffsetConflictError,
+    ProtocolViolationError,
+    ReceiptRejectedError,
+    TargetError,
+    TargetFaultError,
+    TargetFullError,
+    TargetRefusedError,
+    TargetUnavailableError,
+    UploadGoneError,
+    UploadLockedError,
+)
+from dockd.core.interfaces import UploadSource, UploadTarget
+from dockd.core.model import ReceiptPending, TargetProperties, UploadSpec, display_name
+from dockd.ops import events
+from dockd.target.patience import Patience, RetryRules
+
+T = TypeVar("T")
+
+SMALL_BYTES = 1 << 20
+"""Recordings up to this size go along with their creation, in one round trip."""
+
+LAST_CHUNK_BYTES = 256 << 10
+"""What is held back for the request that also carries the digests."""
+
+SHORTEST_POLL_S = 0.05
+
+AWAY = (TargetUnavailableError, TargetFullError, AdministrativeRefusalError)
+"""What says that the target as a whole takes nothing now."""
+
+# tenacity swallows CancelledError unless what is retried is named: allow-lists only.
+RECEIPT_RETRIES = (*AWAY, TargetFaultError, UploadLockedError, ProtocolViolationError)
+SEND_RETRIES = (*RECEIPT_RETRIES, OffsetConflictError, UploadGoneError, ChecksumMismatchError)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The target holds every byte at ``url``. ``sha256`` is hexadecimal, over the bytes as read.
+
+    ``receipt`` is there when it was ready at once. It is not verified yet. ``resent_bytes`` were sent
+    more than once.
+    """
+
+    url: str
+    sha256: str
+    receipt: str | None
+    attempts: int
+    resent_bytes: int
+
+
+@dataclass(slots=True)
+class _Transfer:
+    """One recording on its way."""
+
+    spec: UploadSpec
+    source: UploadSource
+    on_created: Callable[[str], Awaitable[None]]
+    on_progress: Callable[[int], None]
+    patience: Patience
+    url: str | None
+    acknowledged: int = 0
+    handed_over: int = 0
+    resent_bytes: int = 0
+    attempts: int = 0
+
+    @property
+    def name(self) -> str:
+        return display_name(self.spec.path)
+
+    def is_at(self, offset: int) -> None:
+        """Take the target's word for what it holds."""
+        if not 0 <= offset <= self.spec.size_bytes:
+            raise ProtocolViolationError(
+                f"{self.url} is at {offset} of {self.spec.size_bytes} bytes, which cannot be"
+            )
+        if offset < self.acknowledged:
+            events.UPLOAD_OFFSET_WENT_BACK.log(
+                recording=self.name,
+                url=self.url,
+                acknowledged_bytes=self.acknowledged,
+                offset_bytes=offset,
+            )
+        self.acknowledged = offset
+        self.patience.offset_is(offset)
+        self.on_progress(offset)
+
+    def hands_over(self, begin: int, end: int) -> None:
+        """Count bytes that go to the network, and those that go there again."""
+        self.resent_bytes += max(0, min(end, self.handed_over) - begin)
+        self.handed_over = max(self.handed_over, end)
+
+
+class Uploader:
+    """Sends recordings to a target and fetches their receipts, through every fault that passes."""
+
+    def __init__(
+        self,
+        target: UploadTarget,
+        *,
+        rng: random.Random,
+        rules: RetryRules = RetryRules(),  # noqa: B008 (immutable)
+        small_bytes: int = SMALL_BYTES,
+        last_chunk_bytes: int = LAST_CHUNK_BYTES,
+    ) -> None:
+        """Build over a target. ``rng`` spreads the pauses of many docks."""
+        self._target = target
+        self._rng = rng
+        self._rules = rules
+        self._small_bytes = small_bytes
+        self._last_chunk_bytes = last_chunk_bytes
+        self._properties: TargetProperties | None = None
+        self._away_since_s: float | None = None
+        self.away: TargetError | None = None
+        """Why the target takes nothing now; None while it does."""
+
+    async def send(
+        self,
+        spec: UploadSpec,
+        source: UploadSource,
+        *,
+        url: str | None,
+        on_created: Callable[[str], Awaitable[None]],
+        on_progress: Callable[[int], None],
+    ) -> Sent:
+        """Bring the target to hold every byte of ``source``; go on at ``url`` where there is one.
+
+        ``on_created`` is awaited with each new upload's URL before bytes are streamed to it;
+        ``on_progress`` hears how many bytes the network has taken.
+
+        Raises the camera's errors as they are; TargetError when trying again cannot help, or has not
+        helped often enough.
+        """
+        patience = Patience(self._rules, self._rng)
+        transfer = _Transfer(spec, source, on_created, on_progress, patience, url)
+        retrying = self._retrying(SEND_RETRIES, patience, lambda: (transfer.name, transfer.url))
+        return await retrying(self._attempt, transfer)
+
+    async def receipt(self, url: str) -> str:
+        """Return the receipt of a complete upload, waiting as long as the target is checking it.
+
+        Raises ReceiptRejectedError when the target put the bytes aside, UploadGoneError when it knows
+        nothing of them, TargetRefusedError when it gives no receipts at all.
+        """
+        while True:
+            patience = Patience(self._rules, self._rng)
+            retrying = self._retrying(RECEIPT_RETRIES, patience, lambda: (None, url))
+            answer: str | ReceiptPending = await retrying(self._ask_for_receipt, url)
+            if isinstance(answer, str):
+                return answer
+            await asyncio.sleep(max(answer.retry_after_s, SHORTEST_POLL_S))
+
+    # One attempt
+
+    async def _attempt(self, transfer: _Transfer) -> Sent:
+        transfer.attempts += 1
+        if self._properties is None:
+            self._properties = await self._target.discover()
+        receipt = await self._locate(transfer)
+        if receipt is None and transfer.acknowledged < transfer.spec.size_bytes:
+            receipt = await self._stream(transfer)
+        await transfer.source.seek(transfer.spec.size_bytes)
+        return Sent(
+            url=transfer.url or "",
+            sha256=transfer.source.sha256().hex(),
+            receipt=receipt,
+            attempts=transfer.attempts,
+            resent_bytes=transfer.resent_bytes,
+        )
+
+    async def _locate(self, transfer: _Transfer) -> str | None:
+        """Find the upload, or create it; return its receipt if the target already has all of it."""
+        if transfer.url is None:
+            return await self._create(transfer)
+        try:
+            transfer.is_at(await self._target.offset(transfer.url))
+        except UploadGoneError:
+            finished = await self._receipt_of_gone(transfer.url)
+            if finished is None:
+                events.UPLOAD_GONE.log(
+                    recording=transfer.name,
+                    url=transfer.url,
+                    acknowledged_bytes=transfer.acknowledged,
+                )
+                transfer.url, transfer.acknowledged = None, 0
+                return await self._create(transfer)
+            transfer.is_at(transfer.spec.size_bytes)
+            return finished if isinstance(finished, str) else None
+        return None
+
+    async def _receipt_of_gone(self, url: str) -> str | ReceiptPending | None:
+        try:
+            return await self._target.receipt(url)
+        except (UploadGoneError, ReceiptRejectedError, TargetRefusedError):
+            return None
+
+    async def _create(self, transfer: _Transfer) -> str | None:
+        body, sha256 = await self._whole_if_small(transfer)
+        if body is not None:
+            transfer.hands_over(0, len(body))
+        created = await self._target.create(transfer.spec, body, sha256)
+        transfer.url = created.url
+        await transfer.on_created(created.url)
+        self._is_back()
+        transfer.is_at(created.offset)
+        return created.receipt
+
+    async def _whole_if_small(self, transfer: _Transfer) -> tuple[bytes | None, bytes | None]:
+        offered = self._properties is not None and self._properties.creation_with_upload
+        size = transfer.spec.size_bytes
+        if not offered or size > self._small_bytes:
+            return None, None
+        await transfer.source.seek(0)
+        return await _collect(transfer.source, size), transfer.source.sha256()
+
+    async def _stream(self, transfer: _Transfer) -> str | None:
+        size, begin = transfer.spec.size_bytes, transfer.acknowledged
+        held_back = max(begin, size - self._last_chunk_bytes)
+        await transfer.source.seek(begin)
+        if begin < held_back:
+            await self._append(transfer, held_back, transfer.source.chunks(held_back))
+        last = await _collect(transfer.source, size)
+        return await self._append(
+            transfer,
+            size,
+            _once(last),
+            chunk_sha256=hashlib.sha256(last).digest(),
+            whole_sha256=transfer.source.sha256(),
+        )
+
+    async def _append(
+        self,
+        transfer: _Transfer,
+        end: int,
+        chunks: AsyncIterator[bytes],
+        *,
+        chunk_sha256: bytes | None = None,
+        whole_sha256: bytes | None = None,
+    ) -> str | None:
+        begin = transfer.acknowledged
+        async with aclosing(_counted(transfer, begin, chunks)) as body:
+            appended = await self._target.append(
+                transfer.url or "",
+                begin,
+                end - begin,
+                body,
+                chunk_sha256=chunk_sha256,
+                whole_sha256=whole_sha256,
+            )
+        self._is_back()
+        transfer.is_at(appended.offset)
+        if appended.offset != end:
+            raise OffsetConflictError(
+                f"{transfer.url} took {appended.offset - begin} of {end - begin} bytes"
+            )
+        return appended.receipt
+
+    async def _ask_for_receipt(self, url: str) -> str | ReceiptPending:
+        try:
+            answer = await self._target.receipt(url)
+        except UploadGoneError as error:
+            properties = self._properties or await self._target.discover()
+            if properties.receipts:
+                raise
+            raise TargetRefusedError(
+                f"{url}: the target gives no receipts, so it never confirms", status=error.status
+            ) from error
+        self._is_back()
+        return answer
+
+    # Trying again
+
+    def _retrying(
+        self,
+        retried: tuple[type[TargetError], ...],
+        patience: Patience,
+        about: Callable[[], tuple[str | None, str | None]],
+    ) -> AsyncRetrying:
+        def error_of(state: RetryCallState) -> TargetError:
+            error = state.outcome.exception() if state.outcome is not None else None
+            if not isinstance(error, TargetError):
+                raise TypeError(f"{error!r} is not one of the errors that are retried")
+            return error
+
+        def failed(state: RetryCallState) -> None:
+            patience.failed(error_of(state))
+            self._notice_absence(error_of(state))
+
+        def log(state: RetryCallState) -> None:
+            error = error_of(state)
+            recording, url = about()
+            events.UPLOAD_RETRY.log(
+                recording=recording,
+                url=url,
+                why=str(error),
+                error=type(error).__name__,
+                status=error.status,
+                attempt=state.attempt_number,
+                wait_s=round(state.upcoming_sleep, 3),
+            )
+
+        return AsyncRetrying(
+            sleep=asyncio.sleep,
+            retry=retry_if_exception_type(retried),
+            after=failed,
+            stop=lambda _: patience.exhausted,
+            wait=lambda state: patience.pause_s(error_of(state)),
+            before_sleep=log,
+            reraise=True,
+        )
+
+    def _notice_absence(self, error: TargetError) -> None:
+        if not isinstance(error, AWAY):
+            return
+        if self.away is None:
+            self._away_since_s = asyncio.get_running_loop().time()
+            events.TARGET_UNAVAILABLE.log(
+                why=str(error), error=type(error).__name__, status=error.status
+            )
+        self.away = error
+        # It may come back as another version of itself.
+        self._properties = None
+
+    def _is_back(self) -> None:
+        if self.away is None or self._away_since_s is None:
+            return
+        away_s = asyncio.get_running_loop().time() - self._away_since_s
+        events.TARGET_BACK.log(away_s=round(away_s, 1))
+        self.away = self._away_since_s = None
+
+
+async def _counted(
+    transfer: _Transfer, begin: int, chunks: AsyncIterator[bytes]
+) -> AsyncGenerator[bytes, None]:
+    """Pass chunks on, counting them. A chunk has been taken when the next one is asked for."""
+    position = begin
+    try:
+        async for chunk in chunks:
+            transfer.hands_over(position, position + len(chunk))
+            position += len(chunk)
+            yield chunk
+            transfer.on_progress(position)
+    finally:
+        if isinstance(chunks, AsyncGenerator):
+            await chunks.aclose()
+
+
+async def _once(chunk: bytes) -> AsyncGenerator[bytes, None]:
+    yield chunk
+
+
+async def _collect(source: UploadSource, end: int) -> bytes:
+    return b"".join([chunk async for chunk in source.chunks(end)])
