@@ -4,7 +4,7 @@ import asyncio
 import random
 import threading
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeVar
@@ -334,7 +334,7 @@ class Bay:
                 await self._worker.start(lambda: opened.append(self._source.open_camera(presence)))
             except asyncio.CancelledError:
                 # It may open yet; then nobody wants it any more.
-                self._worker.start(lambda: [volume.close() for volume in opened])
+                self._worker.start(lambda: _close_all(opened))
                 raise
             self._volume = opened[0]
         return BayEvent.OPENED
@@ -494,5 +494,10 @@ class Bay:
         visit, _ = self._current()
         return {"bay": self.name, "camera": visit.camera.camera_id, "visit": visit.visit_id}
 
-    def _custody(self, visit: Visit, event: str, details: dict[str, object]) -> CustodyEvent:
+    def _custody(self, visit: Visit, event: str, details: Mapping[str, object]) -> CustodyEvent:
         return CustodyEvent(event, visit.visit_id, visit.camera.camera_id, details)
+
+
+def _close_all(volumes: Iterable[Volume]) -> None:
+    for volume in volumes:
+        volume.close()

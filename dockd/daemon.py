@@ -2,16 +2,20 @@
 
 import asyncio
 import contextlib
+import random
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 from dockd import __version__
 from dockd.bay import Bay, Observation
+from dockd.cameras.directory import ListingLimits
 from dockd.cameras.folder import FolderSource
+from dockd.cameras.wiping import WipeAuthority
 from dockd.config import Config, load_config
 from dockd.core.errors import ConfigError
 from dockd.core.interfaces import CameraSource
@@ -221,6 +225,7 @@ async def running_services(live: LiveConfig, paths: StatePaths) -> AsyncIterator
         seal=lambda previous, seq, event: seal(
             key, config.dock.name, previous, seq, clock.now(), event
         ),
+        key_id=key.key_id,
     )
     try:
         async with TusTarget(
@@ -229,7 +234,7 @@ async def running_services(live: LiveConfig, paths: StatePaths) -> AsyncIterator
             yield Services(
                 config=live,
                 journal=journal,
-                uploader=Uploader(target),
+                uploader=Uploader(target, rng=random.SystemRandom()),
                 dispatcher=Dispatcher(_limits(config)),
                 verifier=verifier,
                 key=key,
@@ -258,13 +263,10 @@ async def run_daemon(config_file: Path) -> None:
         async with running_services(live, paths) as services:
             source = FolderSource(
                 {bay.name: bay.folder for bay in config.bays},
+                WipeAuthority(config.dock.name, services.key.public, services.verifier),
+                services.clock,
                 settle_s=config.cameras.settle_s,
-                max_files=config.cameras.max_files,
-                max_depth=config.cameras.max_depth,
-                dock=config.dock.name,
-                verifier=services.verifier,
-                manifest_key=services.key.public,
-                clock=services.clock,
+                limits=ListingLimits(config.cameras.max_files, config.cameras.max_depth),
             )
             dock = Dock(services, source)
             async with StatusServer(paths.socket, dock.status):
@@ -296,7 +298,8 @@ async def _run_until_signalled(dock: Dock, live: LiveConfig) -> None:
     )
     running = asyncio.create_task(dock.run())
     try:
-        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        waits: set[asyncio.Future[Any]] = {running, stopping}
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     finally:
         running.cancel()
         await asyncio.wait({running}, timeout=STOP_WITHIN_S)

@@ -14,7 +14,8 @@ WINDOW = 64
 MAX_CONFIRMING = 64
 """Recordings of one bay that may wait for a receipt beside those being sent."""
 
-Step = Callable[[bytes], Awaitable[bool]]
+Send = Callable[[bytes], Awaitable[bool]]
+Confirm = Callable[[bytes], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -22,8 +23,8 @@ class _Queue:
     bay: str
     bytes_left: int
     waiting: deque[Waiting]
-    send: Step
-    confirm: Step
+    send: Send
+    confirm: Confirm
     group: asyncio.TaskGroup
     running: dict[bytes, Waiting] = field(default_factory=dict)
     confirming: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_CONFIRMING))
@@ -38,7 +39,7 @@ class Dispatcher:
         self._queues: dict[str, _Queue] = {}
 
     async def run(
-        self, bay: str, recordings: Sequence[Waiting], *, send: Step, confirm: Step
+        self, bay: str, recordings: Sequence[Waiting], *, send: Send, confirm: Confirm
     ) -> None:
         """Send each recording when its turn comes, then confirm it; return when all are through.
 

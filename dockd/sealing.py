@@ -79,7 +79,11 @@ async def seal(
         custody_head=await services.journal.custody_head(),
     )
     sent = await services.uploader.send(
-        spec, BytesSource(body), url=visit.manifest_url, on_created=on_created
+        spec,
+        BytesSource(body),
+        url=visit.manifest_url,
+        on_created=on_created,
+        on_progress=lambda _: None,
     )
     receipt = sent.receipt or await services.uploader.receipt(sent.url)
     now = services.clock.now()

@@ -4,7 +4,7 @@ Three kinds of door: to cameras (blocking, called in the bay's own thread, becau
 hold a call for minutes), to the target (asynchronous), and to the journal (asynchronous).
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -79,6 +79,7 @@ class CameraSource(Protocol):
     """Where cameras come from: folders, USB ports, a simulation."""
 
     bays: Sequence[str]
+    """Their names, in the order in which people see them."""
 
     watches_when_ready: bool
     """Whether footage can arrive on a ready camera without it being docked anew."""
@@ -86,7 +87,7 @@ class CameraSource(Protocol):
     def enumerate_cameras(self) -> Mapping[str, Sequence[Presence]]:
         """Return who is in each bay now, by looking. Blocking, quick; never raises for one bad bay."""
 
-    def hints(self) -> AsyncIterator[None]:
+    def hints(self) -> AsyncGenerator[None, None]:
         """Yield whenever something may have changed. Only a hint: the truth is an enumeration."""
 
     def open_camera(self, presence: Presence) -> Volume:
@@ -104,7 +105,10 @@ class UploadSource(Protocol):
     """One recording being read for upload. It keeps the digest of all bytes up to its position."""
 
     size_bytes: int
-    position: int
+
+    @property
+    def position(self) -> int:
+        """Bytes that the digest covers."""
 
     async def seek(self, offset: int) -> None:
         """Make the digest cover exactly the bytes up to ``offset``, reading again where needed."""
