@@ -16,6 +16,9 @@ INFO, WARNING, ERROR = logging.INFO, logging.WARNING, logging.ERROR
 
 CATALOGUE: dict[str, "Event"] = {}
 
+RESERVED = frozenset({"timestamp", "level", "event", "exception"})
+"""Keys that every line has anyway, or may have."""
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -30,6 +33,8 @@ class Event:
         """Enter the event into the catalogue."""
         if self.name in CATALOGUE:
             raise ValueError(f"event {self.name} is in the catalogue twice")
+        if taken := RESERVED.intersection(self.keys):
+            raise ValueError(f"event {self.name} has reserved keys: {sorted(taken)}")
         CATALOGUE[self.name] = self
 
     def log(self, **values: object) -> None:
@@ -119,7 +124,7 @@ WIPE_REFUSED = Event(
 )  # fmt: skip
 WIPE_DONE = Event(
     "wipe.done", INFO, "Proved recordings were erased from the camera, and their absence checked.",
-    ("bay", "camera", "visit", "method", "level", "files", "bytes", "verified", "verification"),
+    ("bay", "camera", "visit", "method", "wipe_level", "files", "bytes", "verified", "verification"),
 )  # fmt: skip
 BAY_CROWDED = Event(
     "bay.crowded", WARNING, "A bay holds more than one camera; the others wait for the first to go.",
@@ -180,4 +185,47 @@ TARGET_UNAVAILABLE = Event(
 )  # fmt: skip
 TARGET_BACK = Event(
     "target.back", INFO, "The target takes footage again, after being unavailable.", ("away_s",),
+)  # fmt: skip
+
+# Logging itself
+
+LIBRARY_MESSAGE = Event(
+    "library.message", WARNING, "A library or Python itself has something to report.",
+    ("logger", "message", "error"),
+)  # fmt: skip
+LOG_LINES_LOST = Event(
+    "log.lines_lost", ERROR, "The output could not be written for a while; so many lines are lost.",
+    ("count",),
+)  # fmt: skip
+
+# The store
+
+STORE_STARTED = Event(
+    "store.started", INFO, "The store listens. ``unchecked`` uploads of an earlier run are checked now.",
+    ("url", "store", "receipt_key", "unfinished", "unchecked"),
+)  # fmt: skip
+STORE_STOPPED = Event("store.stopped", INFO, "The store has stopped in order.", ("store",))
+STORE_HELD = Event(
+    "store.held", INFO, "An upload was read back, is kept durably, and has its receipt.",
+    ("upload", "kind", "dock", "camera", "visit", "recording", "size_bytes", "sha256"),
+)  # fmt: skip
+STORE_REFUSED = Event(
+    "store.refused", WARNING, "An upload is not what was announced; its bytes are in quarantine.",
+    ("upload", "kind", "dock", "camera", "visit", "recording", "reason", "missing"),
+)  # fmt: skip
+STORE_CHECK_FAILED = Event(
+    "store.check_failed", ERROR, "An upload could not be checked now; its bytes are safe, it is retried.",
+    ("upload", "recording", "reason", "retry_s"),
+)  # fmt: skip
+STORE_EXPIRED = Event(
+    "store.expired", WARNING, "An unfinished upload was dropped, for nothing came for too long.",
+    ("upload", "dock", "camera", "recording", "offset_bytes", "size_bytes"),
+)  # fmt: skip
+STORE_FAULT = Event(
+    "store.fault", ERROR, "A request failed because of the store's own disk or catalogue.",
+    ("method", "path", "status", "reason"),
+)  # fmt: skip
+STORE_STRAY = Event(
+    "store.stray", WARNING, "Bytes that belong to no upload of the catalogue were put in quarantine.",
+    ("name",),
 )  # fmt: skip
