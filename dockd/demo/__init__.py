@@ -1,0 +1,1 @@
+"""The demo: a store and a dock on this machine, cameras full of footage, and things that break."""
