@@ -412,7 +412,7 @@ class Bay:
     async def _erased(self, visit: Visit, ingest: Ingest, report: WipeReport) -> BayEvent:
         details: dict[str, object] = {
             "method": report.method,
-            "level": report.level,
+            "wipe_level": report.level,
             "files": report.files_erased,
             "bytes": report.bytes_erased,
             "verified": report.verified,
