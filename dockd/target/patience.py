@@ -3,13 +3,16 @@
 The rules, which docs/upload-target.md explains to operators: a growing pause with full jitter, at
 least as long as the target asks for; a bounded number of failures unless the target's offset has
 moved to where it never was before; no bound while the target is away, full, or unwilling for a
-reason that a person will lift.
+reason that a person will lift. A target that answers and still breaks every transfer is not away:
+something between it and us refuses the bytes, and that has a bound.
 """
 
 import random
 from dataclasses import dataclass
 
-from dockd.core.errors import Retry, TargetError
+from dockd.core.errors import Retry, TargetError, TargetUnavailableError
+
+_BROKEN_ON_THE_WAY = (None, 502, 504)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +37,15 @@ class Patience:
         self._moved = False
         self._failures = 0
         self._tries_spent = 0
+        self._target_answers = False
+
+    def begin_attempt(self) -> None:
+        """Note that an attempt begins; nothing is known yet of the target's health."""
+        self._target_answers = False
 
     def offset_is(self, offset: int) -> None:
-        """Note the target's offset. Only ground never covered before is progress."""
+        """Note the offset of a target that answers. Only ground never covered before is progress."""
+        self._target_answers = True
         if offset > self._furthest:
             self._furthest = offset
             self._moved = True
@@ -47,7 +56,10 @@ class Patience:
             self._moved = False
             self._failures = self._tries_spent = 0
         self._failures += 1
-        if error.retry is not Retry.WHEN_BACK:
+        broken_on_the_way = (
+            isinstance(error, TargetUnavailableError) and error.status in _BROKEN_ON_THE_WAY
+        )
+        if error.retry is not Retry.WHEN_BACK or (broken_on_the_way and self._target_answers):
             self._tries_spent += 1
 
     @property

@@ -68,23 +68,26 @@ class Sent:
 
 
 @dataclass(slots=True)
-class _Transfer:
+class _Errand:
+    """What the target is asked about, and the patience that is left for it."""
+
+    recording: str | None
+    url: str | None
+    patience: Patience
+
+
+@dataclass(slots=True, kw_only=True)
+class _Transfer(_Errand):
     """One recording on its way."""
 
     spec: UploadSpec
     source: UploadSource
     on_created: Callable[[str], Awaitable[None]]
     on_progress: Callable[[int], None]
-    patience: Patience
-    url: str | None
     acknowledged: int = 0
     handed_over: int = 0
     resent_bytes: int = 0
     attempts: int = 0
-
-    @property
-    def name(self) -> str:
-        return display_name(self.spec.path)
 
     def is_at(self, offset: int) -> None:
         """Take the target's word for what it holds."""
@@ -94,7 +97,7 @@ class _Transfer:
             )
         if offset < self.acknowledged:
             events.UPLOAD_OFFSET_WENT_BACK.log(
-                recording=self.name,
+                recording=self.recording,
                 url=self.url,
                 acknowledged_bytes=self.acknowledged,
                 offset_bytes=offset,
@@ -149,9 +152,16 @@ class Uploader:
         Raises the camera's errors as they are; TargetError when trying again cannot help, or has not
         helped often enough.
         """
-        patience = Patience(self._rules, self._rng)
-        transfer = _Transfer(spec, source, on_created, on_progress, patience, url)
-        retrying = self._retrying(SEND_RETRIES, patience, lambda: (transfer.name, transfer.url))
+        transfer = _Transfer(
+            display_name(spec.path),
+            url,
+            Patience(self._rules, self._rng),
+            spec=spec,
+            source=source,
+            on_created=on_created,
+            on_progress=on_progress,
+        )
+        retrying = self._retrying(SEND_RETRIES, transfer)
         return await retrying(self._attempt, transfer)
 
     async def receipt(self, url: str) -> str:
@@ -161,8 +171,8 @@ class Uploader:
         nothing of them, TargetRefusedError when it gives no receipts at all.
         """
         while True:
-            patience = Patience(self._rules, self._rng)
-            retrying = self._retrying(RECEIPT_RETRIES, patience, lambda: (None, url))
+            errand = _Errand(None, url, Patience(self._rules, self._rng))
+            retrying = self._retrying(RECEIPT_RETRIES, errand)
             answer: str | ReceiptPending = await retrying(self._ask_for_receipt, url)
             if isinstance(answer, str):
                 return answer
@@ -172,6 +182,7 @@ class Uploader:
 
     async def _attempt(self, transfer: _Transfer) -> Sent:
         transfer.attempts += 1
+        transfer.patience.begin_attempt()
         if self._properties is None:
             self._properties = await self._target.discover()
         receipt = await self._locate(transfer)
@@ -196,7 +207,7 @@ class Uploader:
             finished = await self._receipt_of_gone(transfer.url)
             if finished is None:
                 events.UPLOAD_GONE.log(
-                    recording=transfer.name,
+                    recording=transfer.recording,
                     url=transfer.url,
                     acknowledged_bytes=transfer.acknowledged,
                 )
@@ -288,12 +299,7 @@ class Uploader:
 
     # Trying again
 
-    def _retrying(
-        self,
-        retried: tuple[type[TargetError], ...],
-        patience: Patience,
-        about: Callable[[], tuple[str | None, str | None]],
-    ) -> AsyncRetrying:
+    def _retrying(self, retried: tuple[type[TargetError], ...], errand: _Errand) -> AsyncRetrying:
         def error_of(state: RetryCallState) -> TargetError:
             error = state.outcome.exception() if state.outcome is not None else None
             if not isinstance(error, TargetError):
@@ -301,15 +307,14 @@ class Uploader:
             return error
 
         def failed(state: RetryCallState) -> None:
-            patience.failed(error_of(state))
+            errand.patience.failed(error_of(state))
             self._notice_absence(error_of(state))
 
         def log(state: RetryCallState) -> None:
             error = error_of(state)
-            recording, url = about()
             events.UPLOAD_RETRY.log(
-                recording=recording,
-                url=url,
+                recording=errand.recording,
+                url=errand.url,
                 why=str(error),
                 error=type(error).__name__,
                 status=error.status,
@@ -321,8 +326,8 @@ class Uploader:
             sleep=asyncio.sleep,
             retry=retry_if_exception_type(retried),
             after=failed,
-            stop=lambda _: patience.exhausted,
-            wait=lambda state: patience.pause_s(error_of(state)),
+            stop=lambda _: errand.patience.exhausted,
+            wait=lambda state: errand.patience.pause_s(error_of(state)),
             before_sleep=log,
             reraise=True,
         )
