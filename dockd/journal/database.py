@@ -76,8 +76,11 @@ class Database:
         loop = asyncio.get_running_loop()
         try:
             await loop.run_in_executor(database._writer_thread, database._prepare)
-        except BaseException:
+        except asyncio.CancelledError:
             database._shut_down()
+            raise
+        except BaseException:
+            await database.close()
             raise
         return database
 
@@ -140,7 +143,8 @@ class Database:
     def _close_writer(self, reader_closed: "concurrent.futures.Future[None]") -> None:
         concurrent.futures.wait([reader_closed])
         if self._writer is not None:
-            self._writer.close()
+            with _translated(self._path):
+                self._writer.close()
 
     def _read(self, fn: Callable[[sqlite3.Connection], T]) -> T:
         with _translated(self._path):
@@ -149,7 +153,7 @@ class Database:
             try:
                 return fn(connection)
             finally:
-                connection.execute("ROLLBACK")
+                self._roll_back(connection)
 
     def _commit_waiting(self) -> None:
         writes = self._take()
@@ -203,8 +207,11 @@ class Database:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
         except sqlite3.Error:
-            # Its state is unknown now. Closing rolls back too; the next write opens a new one.
-            self._writer = None
+            # Its state is unknown now. Closing rolls back too; the next use opens a new one.
+            if connection is self._writer:
+                self._writer = None
+            else:
+                self._reader = None
             connection.close()
 
 

@@ -1,0 +1,1 @@
+"""Tests of the journal, and the scripted visit that they share."""
