@@ -84,7 +84,7 @@ BAY_WAITING = Event(
 )  # fmt: skip
 BAY_FAULT = Event(
     "bay.fault", ERROR, "A fault in dockd itself stopped work in this bay; please report it.",
-    ("bay", "work", "error", "exc_info"),
+    ("bay", "work", "error"),
 )  # fmt: skip
 BAY_STALLED = Event(
     "bay.stalled", WARNING, "A call on the camera has not come back; the card or cable may be dying.",

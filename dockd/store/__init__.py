@@ -1,0 +1,1 @@
+"""The central store: receives recordings over tus, proves what it holds, and signs for it."""
