@@ -218,7 +218,7 @@ class Bay:
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
             except Exception as error:  # noqa: BLE001 - logged in full and shown at the bay
                 # A fault of our own stays in this bay (INV-8) and is shown; nothing is erased.
-                events.BAY_FAULT.log(bay=self.name, work=kind, error=repr(error), exc_info=error)
+                events.BAY_FAULT.log(bay=self.name, work=kind, error=error)
                 self.reason = f"fault in dockd while it did {kind}: {error!r}"
                 return BayEvent.PERSON_NEEDED
 

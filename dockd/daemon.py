@@ -149,7 +149,7 @@ class Dock:
             try:
                 await bay.run()
             except Exception as error:  # noqa: BLE001 - logged in full, and the bay begins anew
-                events.BAY_FAULT.log(bay=name, work="run", error=repr(error), exc_info=error)
+                events.BAY_FAULT.log(bay=name, work="run", error=error)
             await asyncio.sleep(BAY_RESTART_S)
 
     async def _listen(self) -> None:

@@ -16,19 +16,19 @@ from dockd.core.model import Verdict
 
 
 class BayState(StrEnum):
-    """Where a bay stands. The comment is what an officer is told."""
+    """Where a bay stands; :data:`MEANING` has the words for it."""
 
-    EMPTY = "empty"  # put a camera in
-    REFUSED = "refused"  # this device is not a camera we know
-    OPENING = "opening"  # do not remove
-    SCANNING = "scanning"  # do not remove
-    INGESTING = "ingesting"  # copying, do not remove
-    SEALING = "sealing"  # copied, being checked
-    HOLDING = "holding"  # copied, kept on the camera for now
-    WIPING = "wiping"  # being erased, do not remove
-    CHARGING = "charging"  # charging
-    READY = "ready"  # take it
-    ATTENTION = "attention"  # tell a supervisor; the footage is still on the camera
+    EMPTY = "empty"
+    REFUSED = "refused"
+    OPENING = "opening"
+    SCANNING = "scanning"
+    INGESTING = "ingesting"
+    SEALING = "sealing"
+    HOLDING = "holding"
+    WIPING = "wiping"
+    CHARGING = "charging"
+    READY = "ready"
+    ATTENTION = "attention"
 
 
 class BayEvent(StrEnum):
@@ -91,6 +91,21 @@ class IllegalEventError(ValueError):
 
 
 _S, _E, _A = BayState, BayEvent, Action
+
+MEANING: Mapping[BayState, str] = {
+    _S.EMPTY: "put a camera in",
+    _S.REFUSED: "this device is not a camera we know",
+    _S.OPENING: "do not remove",
+    _S.SCANNING: "do not remove",
+    _S.INGESTING: "copying, do not remove",
+    _S.SEALING: "copied, being checked",
+    _S.HOLDING: "copied, kept on the camera for now",
+    _S.WIPING: "being erased, do not remove",
+    _S.CHARGING: "charging",
+    _S.READY: "take it",
+    _S.ATTENTION: "tell a supervisor; the footage is still on the camera",
+}
+"""What an officer is told of a bay in each state."""
 
 WORK: Mapping[BayState, Work] = {
     _S.OPENING: Work.OPEN,

@@ -16,7 +16,7 @@ INFO, WARNING, ERROR = logging.INFO, logging.WARNING, logging.ERROR
 
 CATALOGUE: dict[str, "Event"] = {}
 
-RESERVED = frozenset({"timestamp", "level", "event", "exception"})
+RESERVED = frozenset({"timestamp", "level", "event", "exception", "exc_info"})
 """Keys that every line has anyway, or may have."""
 
 

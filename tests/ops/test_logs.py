@@ -157,7 +157,7 @@ def test_a_terminal_gets_no_json() -> None:
     assert shown.count("\n") == 1
 
 
-@pytest.mark.parametrize("key", ["timestamp", "level", "event", "exception"])
+@pytest.mark.parametrize("key", ["timestamp", "level", "event", "exception", "exc_info"])
 def test_no_event_takes_a_key_that_all_lines_have(key: str) -> None:
     with pytest.raises(ValueError, match="reserved"):
         events.Event("test.event", events.INFO, "Never logged.", ("bay", key))

@@ -1,0 +1,96 @@
+"""Pages that are drawn from the code, so that they cannot disagree with it.
+
+``make docs`` writes them; a test compares them with what the code says now.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from dockd.core.lifecycle import MEANING, TABLE, WORK, BayState, diagram
+from dockd.ops.events import CATALOGUE, Event
+
+ROOT = Path(__file__).parent.parent
+
+_NOTE = "<!-- Drawn from the code by `make docs`; changes made here are lost. -->"
+
+
+def log_events() -> str:
+    """Return docs/log-events.md: every line that dockd can log, by the part of it that does."""
+    lines = [
+        "# Log events",
+        "",
+        _NOTE,
+        "",
+        "dockd writes its log to standard output: laid out for people on a terminal, otherwise one JSON",
+        "object on each line. Every line has `timestamp` (RFC 3339, UTC), `level` and `event`, and always",
+        "all keys of its event. File names appear in a printable form in which bytes that are not UTF-8",
+        "and control characters are escaped. A mistake in the code brings its traceback along under",
+        "`exception`. Footage, secrets and tokens are never logged.",
+        "",
+        "To follow one camera: `journalctl -u dockd -o cat | jq 'select(.camera == \"BWC-7\")'`",
+        "",
+    ]
+    for part in sorted({name.partition(".")[0] for name in CATALOGUE}):
+        lines += [
+            f"## {part}",
+            "",
+            "| event | level | meaning | keys |",
+            "| --- | --- | --- | --- |",
+        ]
+        events = [event for name, event in CATALOGUE.items() if name.partition(".")[0] == part]
+        lines += [_row(event) for event in sorted(events, key=lambda event: event.name)]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _row(event: Event) -> str:
+    keys = ", ".join(f"`{key}`" for key in event.keys)
+    level = logging.getLevelName(event.level).lower()
+    return f"| `{event.name}` | {level} | {event.meaning} | {keys} |"
+
+
+def lifecycle() -> str:
+    """Return docs/lifecycle.md: the states of a bay, what they mean to people, and the diagram."""
+    verdicts = {
+        transition.verdict: None for transition in TABLE.values() if transition.verdict is not None
+    }
+    lines = [
+        "# The life of a bay",
+        "",
+        _NOTE,
+        "",
+        "A bay is always in exactly one of these states. In each it does one piece of work at most, and",
+        "the work ends with an event that leads on. Pulling the camera is an ordinary event in every",
+        "state that has one. Nothing is erased outside `wiping`.",
+        "",
+        "| state | work | what the officer is told |",
+        "| --- | --- | --- |",
+        *(f"| `{state}` | {WORK.get(state, 'none')} | {MEANING[state]} |" for state in BayState),
+        "",
+        "An arrow is labelled with the event and, where the visit is finished on the way, its verdict",
+        f"({', '.join(f'`{verdict}`' for verdict in verdicts)}).",
+        "",
+        "```mermaid",
+        diagram(),
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+PAGES: Mapping[Path, Callable[[], str]] = {
+    Path("docs/log-events.md"): log_events,
+    Path("docs/lifecycle.md"): lifecycle,
+}
+"""What draws each page; paths start at the repository's root."""
+
+
+def main() -> None:
+    """Write all pages."""
+    for path, draw in PAGES.items():
+        (ROOT / path).write_text(draw(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
