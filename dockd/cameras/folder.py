@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import os
 import stat
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -119,7 +119,7 @@ class FolderSource:
         self._settling.keep_only(cameras)
         return seen
 
-    async def hints(self) -> AsyncIterator[None]:
+    async def hints(self) -> AsyncGenerator[None, None]:
         """Yield when something may have changed, and every POLL_S while a folder is unwatched."""
         loop = asyncio.get_running_loop()
         changed = asyncio.Event()

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import hashlib
 import random
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dockd.cameras.wiping import WipeAuthority
@@ -289,7 +289,7 @@ class SimulatedSource:
             for bay, cameras in self._docked.items()
         }
 
-    async def hints(self) -> AsyncIterator[None]:
+    async def hints(self) -> AsyncGenerator[None, None]:
         listener = (asyncio.get_running_loop(), asyncio.Event())
         self._listeners.add(listener)
         try:
