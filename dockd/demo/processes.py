@@ -2,11 +2,16 @@
 
 import asyncio
 import contextlib
+import json
 import signal
 import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dockd.core.errors import DockdError
+from dockd.ops.events import Event
 
 _LAST_LINES = 15
 _COMMAND_WITHIN_S = 60.0
@@ -56,15 +61,17 @@ class Process:
 
     async def stop(self, within_s: float) -> int | None:
         """Send SIGTERM and return the exit code; None when it had to be killed after ``within_s``."""
-        self._signal(signal.SIGTERM)
-        with contextlib.suppress(TimeoutError):
+        try:
+            self._signal(signal.SIGTERM)
             async with asyncio.timeout(within_s):
                 return await self._process.wait()
-        await self.kill()
-        return None
+        except TimeoutError:
+            return None
+        finally:
+            await self.kill()
 
     async def kill(self) -> None:
-        """Send SIGKILL and wait for the end."""
+        """Send SIGKILL, unless it has ended, and wait for the end."""
         self._signal(signal.SIGKILL)
         await self._process.wait()
 
@@ -73,12 +80,17 @@ class Process:
             self._process.send_signal(number)
 
 
-async def run_command(*arguments: str) -> tuple[int, str]:
-    """Run a ``dockd`` command to its end; return its exit code and what it printed to stdout.
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a command printed, and its exit code."""
 
-    Raises DemoError when it takes too long; what it says on stderr becomes part of the text when it
-    fails without printing anything else.
-    """
+    exit_code: int
+    output: str
+    errors: str
+
+
+async def run_command(*arguments: str) -> Said:
+    """Run a ``dockd`` command to its end. Raises DemoError when it takes too long."""
     process = await asyncio.create_subprocess_exec(
         *_dockd(arguments),
         stdin=asyncio.subprocess.DEVNULL,
@@ -95,7 +107,20 @@ async def run_command(*arguments: str) -> tuple[int, str]:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    return process.returncode or 0, (output or errors).decode("utf-8", "backslashreplace")
+    texts = (text.decode("utf-8", "backslashreplace").strip() for text in (output, errors))
+    return Said(process.returncode or 0, *texts)
+
+
+def read_events(log: Path, event: Event) -> Iterator[Mapping[str, Any]]:
+    """Yield the lines of a log that carry this event; a line cut off by SIGKILL is passed over."""
+    with log.open(encoding="utf-8", errors="backslashreplace") as lines:
+        for line in lines:
+            try:
+                fields = json.loads(line)
+            except ValueError:
+                continue
+            if fields["event"] == event.name:
+                yield fields
 
 
 def _dockd(arguments: tuple[str, ...]) -> list[str]:
