@@ -33,7 +33,7 @@ def verify(text: str, typ: str, key: VerifyingKey | None) -> bytes:
         raise JwsError("not a compact JWS")
     try:
         # The header without the rest, which may be megabytes and is decoded once, below.
-        header = _JWS.get_unverified_header(text.split(".")[0] + "..")
+        header = _JWS.get_unverified_header(text.split(".", maxsplit=1)[0] + "..")
         if header.get("alg") != _ALGORITHM:
             raise JwsError(f"its algorithm is {header.get('alg')!r}, not {_ALGORITHM}")
         if header.get("typ") != typ:
