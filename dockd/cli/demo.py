@@ -64,13 +64,15 @@ async def show_demo(console: Console, folder: Path, scale: Scale, *, keep: bool 
         outcome = await gather(stage, played)
         checks = list(check(outcome))
         _print_checks(console, checks)
+        console.print(_summary(outcome))
         if keep:
             _say_where_to_look(console, stage.paths)
             await _stop_signal()
         checks.append(check_stopped(await stage.stop_dock()))
         _print_checks(console, checks[-1:])
-    console.print(_summary(outcome))
-    return all(one.ok for one in checks)
+    failed = sum(not one.ok for one in checks)
+    console.print(f"{failed} of {len(checks)} checks FAILED" if failed else "Every check passed.")
+    return failed == 0
 
 
 class Screen:

@@ -64,16 +64,20 @@ class Process:
         try:
             self._signal(signal.SIGTERM)
             async with asyncio.timeout(within_s):
-                return await self._process.wait()
+                return await self.wait()
         except TimeoutError:
             return None
         finally:
             await self.kill()
 
+    async def wait(self) -> int:
+        """Wait until it ends, and return its exit code."""
+        return await self._process.wait()
+
     async def kill(self) -> None:
         """Send SIGKILL, unless it has ended, and wait for the end."""
         self._signal(signal.SIGKILL)
-        await self._process.wait()
+        await self.wait()
 
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 _BLOCK_BYTES = 64 * 1024
-_BUFFER_BYTES = 256 * 1024
+_BUFFER_BYTES = 64 * 1024
 _SEGMENT_BYTES = 1448
 """TCP payload of an Ethernet frame. With loopback's 64 kB the kernel would buffer megabytes, and the
 sender believe that they had arrived."""

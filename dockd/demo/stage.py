@@ -178,7 +178,7 @@ class Stage:
 async def open_stage(root: Path, scale: Scale) -> AsyncIterator[Stage]:
     """Fill the cameras, start store, network and dock, and stop them in order at the end."""
     paths = Paths(root)
-    made = await asyncio.to_thread(_make_folders, paths, scale)
+    made = await _make_folders(paths, scale)
     store = await Process.start(
         "dockd store serve",
         *("store", "serve", "--data", str(paths.store.root)),
@@ -198,11 +198,20 @@ async def open_stage(root: Path, scale: Scale) -> AsyncIterator[Stage]:
         await store.stop(STOP_WITHIN_S)
 
 
-def _make_folders(paths: Paths, scale: Scale) -> tuple[Made, ...]:
-    paths.cameras.mkdir()
-    for name in _BAYS:
-        paths.bay(name).mkdir(parents=True)
-    return make_cameras(paths.cameras, scale.footage_bytes)
+async def _make_folders(paths: Paths, scale: Scale) -> tuple[Made, ...]:
+    def make() -> tuple[Made, ...]:
+        paths.cameras.mkdir()
+        for name in _BAYS:
+            paths.bay(name).mkdir(parents=True)
+        return make_cameras(paths.cameras, scale.footage_bytes)
+
+    making = asyncio.create_task(asyncio.to_thread(make))
+    try:
+        return await asyncio.shield(making)
+    except asyncio.CancelledError:
+        # A thread cannot be stopped, and the folder is about to be removed under it.
+        await making
+        raise
 
 
 async def _port_of(store: Process) -> int:
