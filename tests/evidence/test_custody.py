@@ -223,6 +223,11 @@ def test_content_that_is_not_canonical_is_found_although_signed() -> None:
     assert "canonical" in str(verify_chain([loose], KEY.public).problems[0])
 
 
+def test_entry_that_gives_itself_another_number_is_found_although_signed() -> None:
+    sealed = seal(KEY, "dock-1", GENESIS, 7, START, CustodyEvent("log.started"))
+    assert numbers([replace(sealed, seq=1)]) == [1]
+
+
 @pytest.mark.parametrize("entry", [b"", b"null", b"[]", b"{}", b"\xff", b"[" * 100_000, b"1e400"])
 def test_content_that_is_no_entry_is_found_and_can_be_exported(entry: bytes) -> None:
     """INV-2: damage is shown, in an export too."""

@@ -332,6 +332,15 @@ async def test_tampered_file_is_found_out(path: Path, statements: list[str]) -> 
     assert not report.sound
 
 
+async def test_open_journal_shows_slipped_in_rows_too(path: Path) -> None:
+    """INV-4: whichever way the log is read, nothing in it is left out."""
+    async with opened(path):
+        pass
+    tamper(path, "INSERT INTO custody SELECT -5, hash, entry, signature FROM custody")
+    async with opened(path) as journal:
+        assert [sealed.seq async for sealed in journal.custody_entries()] == [-5, 1]
+
+
 async def test_value_that_dockd_never_writes_is_damage(path: Path) -> None:
     async with opened(path) as journal:
         await journal.begin_visit(VISIT, event("visit.began"))
