@@ -134,11 +134,11 @@ class FolderSource:
         watcher = FolderWatcher(self._folders.values(), notice)
         try:
             while True:
-                nothing_missed = await asyncio.to_thread(watcher.refresh)
+                all_watched = await asyncio.to_thread(watcher.refresh)
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(REFRESH_S if nothing_missed else POLL_S):
+                    async with asyncio.timeout(REFRESH_S if all_watched else POLL_S):
                         await changed.wait()
-                if changed.is_set() or not nothing_missed:
+                if changed.is_set() or not all_watched:
                     changed.clear()
                     yield
                     await asyncio.sleep(HINT_GAP_S)

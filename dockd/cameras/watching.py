@@ -7,6 +7,7 @@ from pathlib import Path
 from watchdog.events import (
     DirCreatedEvent,
     DirDeletedEvent,
+    DirModifiedEvent,
     DirMovedEvent,
     FileClosedEvent,
     FileCreatedEvent,
@@ -46,7 +47,8 @@ class FolderWatcher:
     """Keeps an inotify watch on each folder and all below it.
 
     ``refresh`` (blocking) brings the watches up to date: a folder that was replaced is watched anew.
-    A folder that cannot be watched is logged once, and tried again by each ``refresh``.
+    A folder newly watched counts as changed, because what happened in it before was not seen. One
+    that cannot be watched is logged once, and tried again by each ``refresh``.
     """
 
     def __init__(self, folders: Iterable[Path], notice: Callable[[FileSystemEvent], None]) -> None:
@@ -60,11 +62,7 @@ class FolderWatcher:
         self._stopped = False
 
     def refresh(self) -> bool:
-        """Watch every folder that is there.
-
-        Return whether all were watched without a break since the last call, so that nothing can
-        have happened unseen.
-        """
+        """Watch every folder that is there; return whether none is left unwatched."""
         with self._lock:
             if self._stopped:
                 return False
@@ -89,6 +87,7 @@ class FolderWatcher:
                 return True
             self._unwatch(folder)
             self._watches[folder] = (self._watch(folder), identity)
+            self._handler.dispatch(DirModifiedEvent(str(folder)))
         except FileNotFoundError:
             self._unwatch(folder)  # the source says that it is missing
             return False
@@ -99,7 +98,7 @@ class FolderWatcher:
                 events.BAY_FOLDER_UNWATCHED.log(folder=str(folder), reason=str(error.strerror))
             return False
         self._unwatched.discard(folder)
-        return False
+        return True
 
     def _watch(self, folder: Path) -> ObservedWatch:
         if self._observer is None:

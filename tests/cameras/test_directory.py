@@ -4,6 +4,7 @@ import errno
 import os
 import socket
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -486,11 +487,13 @@ def test_another_file_system_is_not_entered(
 
 
 def test_ten_thousand_files(root: Path, volume_of: MakeVolume) -> None:
-    fd = os.open(root, os.O_RDONLY)
-    for number in range(10_000):
-        os.close(os.open(f"MOV_{number:05}.MP4", os.O_CREAT | os.O_WRONLY, dir_fd=fd))
-    os.close(fd)
-    assert len(volume_of(root).list_files().files) == 10_000
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else root) as directory:
+        fd = os.open(directory, os.O_RDONLY)
+        for number in range(10_000):
+            os.close(os.open(f"MOV_{number:05}.MP4", os.O_CREAT | os.O_WRONLY, dir_fd=fd))
+        os.close(fd)
+        assert len(volume_of(Path(directory)).list_files().files) == 10_000
 
 
 def _fail(monkeypatch: pytest.MonkeyPatch, name: bytes, code: int) -> None:
