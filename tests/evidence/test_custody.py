@@ -223,6 +223,12 @@ def test_content_that_is_not_canonical_is_found_although_signed() -> None:
     assert "canonical" in str(verify_chain([loose], KEY.public).problems[0])
 
 
+def test_entry_of_another_version_is_found_although_signed() -> None:
+    entry = rfc8785.dumps(json.loads(CHAIN[0].entry) | {"v": 2})
+    later = SealedEntry(1, hashlib.sha256(entry).hexdigest(), entry, KEY.sign(entry))
+    assert numbers([later]) == [1]
+
+
 def test_entry_that_gives_itself_another_number_is_found_although_signed() -> None:
     sealed = seal(KEY, "dock-1", GENESIS, 7, START, CustodyEvent("log.started"))
     assert numbers([replace(sealed, seq=1)]) == [1]
