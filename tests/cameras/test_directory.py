@@ -95,7 +95,9 @@ def test_files_are_listed_in_order_with_their_stat(root: Path, volume_of: MakeVo
     assert listing.skipped == ()
 
 
-def test_what_is_no_file_is_shown_and_never_opened(root: Path, volume_of: MakeVolume) -> None:
+def test_what_is_no_file_is_shown_and_never_opened(
+    root: Path, volume_of: MakeVolume, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """INV-2."""
     outside = root.parent / "outside"
     outside.mkdir()
@@ -107,9 +109,8 @@ def test_what_is_no_file_is_shown_and_never_opened(root: Path, volume_of: MakeVo
     (root / "up").symlink_to("..")
     os.mkfifo(root / "fifo")
     with socket.socket(socket.AF_UNIX) as unix:
-        os.chdir(root)  # the path of a socket may have 107 bytes only
+        monkeypatch.chdir(root)  # the path of a socket may have 107 bytes only
         unix.bind("socket")
-    os.chdir("/")
 
     listing = volume_of(root).list_files()
 
@@ -140,7 +141,7 @@ def test_device_nodes_are_skipped(root: Path, volume_of: MakeVolume, kind: int) 
 
 @pytest.mark.parametrize("swap", ["fifo", "symlink", "directory", "socket", "gone"])
 def test_a_file_swapped_after_listing_is_not_followed(
-    root: Path, volume_of: MakeVolume, swap: str
+    root: Path, volume_of: MakeVolume, swap: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A camera cannot make dockd read something else, or hang it, between listing and opening."""
     write(root, b"clip")
@@ -156,10 +157,9 @@ def test_a_file_swapped_after_listing_is_not_followed(
         case "directory":
             (root / "clip").mkdir()
         case "socket":
-            os.chdir(root)
+            monkeypatch.chdir(root)
             with socket.socket(socket.AF_UNIX) as unix:
                 unix.bind("clip")
-            os.chdir("/")
     with pytest.raises(CameraUnreadableError, match="BWC-7: clip"):
         volume.open_file(b"clip")
 
