@@ -28,12 +28,19 @@ PATIENCE_S = 0.25
 DEADLOCK_S = 5.0
 """Real seconds without anything to wait for, after which a test is told that it hangs."""
 
+MOST_JUMPS = 300_000
+"""Jumps of the clock after which a simulation is taken to run in circles."""
+
 START = datetime(2031, 3, 14, 6, 0, tzinfo=UTC)
 """The wall-clock time at which simulations begin."""
 
 
 class DeadlockError(RuntimeError):
     """Every task waits, and nothing can ever wake one of them."""
+
+
+class EndlessError(RuntimeError):
+    """The simulation goes on and on; a busy or polling loop never ends."""
 
 
 class _JumpingSelector(selectors.DefaultSelector):
@@ -43,6 +50,7 @@ class _JumpingSelector(selectors.DefaultSelector):
         super().__init__()
         self.now_s = 0.0
         self.outside_work = 0
+        self.jumps = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
@@ -56,6 +64,10 @@ class _JumpingSelector(selectors.DefaultSelector):
                 raise DeadlockError("every task waits, and no timer, thread or signal is left")
         elif not ready:
             self.now_s += timeout
+            self.jumps += 1
+            if self.jumps > MOST_JUMPS:
+                self.jumps = 0
+                raise EndlessError(f"{MOST_JUMPS} timers have fired, at {self.now_s:.0f} s")
         return ready
 
 

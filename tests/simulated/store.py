@@ -203,12 +203,13 @@ class SimulatedStore:
         with self._locked(upload):
             if offset != len(upload.data):
                 raise OffsetConflictError(f"{url} is at {len(upload.data)}", status=409)
-            await self._take(upload, body, length)
-            if chunk_sha256 not in (None, hashlib.sha256(upload.data[offset:]).digest()):
-                del upload.data[offset:]
+            try:
+                await self._take(upload, body, length)
+            finally:
+                # What has come counts, even if the dock does not wait for the answer.
+                intact = self._settle(upload, offset, length, chunk_sha256, whole_sha256)
+            if not intact:
                 raise ChecksumMismatchError("the body is not what its checksum says", status=460)
-            upload.announced = whole_sha256 or upload.announced
-            self._check_if_complete(upload)
             receipt = self._receipt_if_ready(upload)
             return await self._answer(APPEND, Appended(len(upload.data), receipt))
 
@@ -278,6 +279,24 @@ class SimulatedStore:
                 raise TargetUnavailableError("the store went down")
         if taken != length:
             raise AssertionError(f"{length} bytes were announced and {taken} came")
+
+    def _settle(
+        self,
+        upload: SimulatedUpload,
+        offset: int,
+        length: int,
+        chunk_sha256: bytes | None,
+        whole_sha256: bytes | None,
+    ) -> bool:
+        """Keep what an append brought; false when it came whole and is not what its checksum says."""
+        body = upload.data[offset:]
+        if len(body) == length:
+            if chunk_sha256 not in (None, hashlib.sha256(body).digest()):
+                del upload.data[offset:]
+                return False
+            upload.announced = whole_sha256 or upload.announced
+        self._check_if_complete(upload)
+        return True
 
     def _check_if_complete(self, upload: SimulatedUpload) -> None:
         if upload.complete and upload.checked_at_s is None:

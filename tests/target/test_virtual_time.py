@@ -1,6 +1,7 @@
 """The virtual loop keeps its promises; every test of waiting rests on them."""
 
 import asyncio
+import itertools
 import threading
 import time
 
@@ -9,6 +10,7 @@ import pytest
 from tests.simulated.clock import (
     START,
     DeadlockError,
+    EndlessError,
     SimulatedClock,
     VirtualTimeLoop,
     run_virtual,
@@ -83,6 +85,17 @@ def test_a_hang_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     task.cancel()
     loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
     loop.close()
+
+
+def test_running_in_circles_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.simulated.clock.MOST_JUMPS", 50)
+
+    async def main() -> None:
+        for _ in itertools.count():
+            await asyncio.sleep(1)
+
+    with pytest.raises(EndlessError):
+        run_virtual(main())
 
 
 @virtual_time
