@@ -42,7 +42,7 @@ async def run_demo(*, keep: bool) -> int:
         await asyncio.to_thread(shutil.rmtree, folder)
         return _INTERRUPTED
     except DockdError as error:
-        console.print(f"FAILED: {error}\n{error.advice}", style="red", markup=False)
+        console.print(f"FAILED: {error}\n{error.advice}", style="red", markup=False, soft_wrap=True)
         passed = False
     if passed and not keep:
         await asyncio.to_thread(shutil.rmtree, folder)
@@ -136,9 +136,9 @@ def _print_checks(console: Console, checks: list[Check]) -> None:
         console.print(
             f"[{'green' if one.ok else 'red'}]{'ok    ' if one.ok else 'FAILED'}[/]", end="  "
         )
-        console.print(one.what, markup=False)
+        console.print(one.what, markup=False, soft_wrap=True)
         for fault in one.faults:
-            console.print(f"        {fault}", markup=False, style="red")
+            console.print(f"        {fault}", markup=False, style="red", soft_wrap=True)
 
 
 def _summary(outcome: Outcome) -> Table:
