@@ -27,6 +27,7 @@ class _Queue:
     confirm: Confirm
     group: asyncio.TaskGroup
     running: dict[bytes, Waiting] = field(default_factory=dict)
+    all_started: asyncio.Event = field(default_factory=asyncio.Event)
     confirming: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_CONFIRMING))
 
 
@@ -59,6 +60,8 @@ class Dispatcher:
                     group,
                 )
                 self._start_what_may()
+                if recordings:
+                    await self._queues[bay].all_started.wait()
         except BaseExceptionGroup as group:
             # One error tells the bay what to do; the others are its echoes.
             raise group.exceptions[0] from group
@@ -82,6 +85,8 @@ class Dispatcher:
             queue.waiting.remove(recording)
             queue.running[recording.path] = recording
             queue.group.create_task(self._take_through(queue, recording))
+            if not queue.waiting:
+                queue.all_started.set()
 
     async def _take_through(self, queue: _Queue, recording: Waiting) -> None:
         try:

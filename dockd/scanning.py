@@ -3,7 +3,14 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from dockd.core.model import CustodyEvent, Listing, Recording, Visit, display_name
+from dockd.core.model import (
+    CustodyEvent,
+    Listing,
+    Recording,
+    RecordingState,
+    Visit,
+    display_name,
+)
 from dockd.core.recording import Differences, RecordingEvent, after, carry_over, compare
 from dockd.ingest import Ingest, Services
 from dockd.ops import events
@@ -19,7 +26,11 @@ async def take_in(services: Services, visit: Visit, ingest: Ingest, listing: Lis
     """
     found = compare(listing, ingest.recordings.values())
     new = [file for file in found.new if file.path not in listing.unsettled]
-    changed = [file for file in found.changed if file.path not in listing.unsettled]
+    changed = [
+        file
+        for file in found.changed
+        if file.path not in listing.unsettled and not _set_aside(ingest.recordings[file.path])
+    ]
     if not (new or changed or found.vanished):
         return
     earlier = await services.journal.earlier_recordings(visit.camera, visit.visit_id) if new else {}
@@ -47,6 +58,11 @@ async def take_in(services: Services, visit: Visit, ingest: Ingest, listing: Lis
         _listed(services, visit, listing, Differences(tuple(new), tuple(changed), found.vanished)),
     )
     ingest.recordings.update((recording.path, recording) for recording in moved)
+
+
+def _set_aside(recording: Recording) -> bool:
+    """Whether it rests until the bay tries again; else one that never holds still would never rest."""
+    return recording.state is RecordingState.QUARANTINED
 
 
 def log_skipped(visit: Visit, listing: Listing) -> None:

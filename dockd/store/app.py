@@ -32,6 +32,8 @@ from dockd.store.uploads import UnfinishedUploads, is_full
 
 COLLECTION = "/files/"
 CHECKING_RETRY_S = 1
+MAX_RECEIPT_HEADER = 4096
+"""Longer receipts are only fetched, because HTTP clients bound the fields that they read."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -277,7 +279,7 @@ class StoreApp:
         receipt = upload.receipt
         if receipt is None and offset == upload.size_bytes:
             receipt = await self.finishing.receipt(upload.upload_id)
-        if receipt is not None:
+        if receipt is not None and len(receipt) <= MAX_RECEIPT_HEADER:
             answer.headers["Dockd-Receipt"] = receipt
             return answer
         await self.threads.run(self.uploads.sync_entries)

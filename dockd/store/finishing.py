@@ -19,7 +19,7 @@ import errno
 import secrets
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -154,11 +154,12 @@ class Finishing:
 
     async def _finish(self, batch: Sequence[Upload]) -> None:
         checks = [_Check(upload) for upload in batch]
-        await self._threads.run(_each, self._read_back, checks)
+        await self._threads.run_for_all(_contained(self._read_back), checks)
         for check in checks:
             if check.upload.kind is UploadKind.MANIFEST and check.sha256 is not None:
                 check.refusal = await self._check_manifest(check.upload)
-        await self._threads.run(self._keep_all, checks)
+        await self._keep_all(checks)
+        await self._threads.run(self._judge_all, checks)
         verdicts = [check.verdict for check in checks if check.verdict is not None]
         concluded = await self._catalogue.conclude(verdicts)
         for check in checks:
@@ -207,20 +208,15 @@ class Finishing:
             find_missing, listed, upload, known, self._places.objects.holds
         )
 
-    def _keep_all(self, checks: Sequence["_Check"]) -> None:
-        """Put the bytes where they belong, durably; then, and not before, sign."""
-        _each(self._keep, checks)
-        faults: dict[Path, OSError] = {}
-        for directory in {check.directory for check in checks if check.directory is not None}:
-            try:
-                sync_directory(directory)
-            except OSError as error:
-                faults[directory] = error
+    async def _keep_all(self, checks: Sequence["_Check"]) -> None:
+        """Put the bytes where they belong, and make that durable."""
+        await self._threads.run_for_all(_contained(self._keep), checks)
+        syncs = {path: _Sync(path) for check in checks for path in check.to_sync}
+        await self._threads.run_for_all(_Sync.do, list(syncs.values()))
         for check in checks:
-            if check.directory in faults:
-                check.error = faults[check.directory]
-            if check.error is None:
-                check.verdict = self._judge(check)
+            faults = [syncs[path].error for path in check.to_sync if syncs[path].error]
+            check.error = check.error or (faults[0] if faults else None)
+        self._places.objects.synced(path for path, sync in syncs.items() if sync.error is None)
 
     def _keep(self, check: "_Check") -> None:
         if check.error is not None:
@@ -230,12 +226,18 @@ class Finishing:
         if check.refusal is not None:
             self._places.quarantine.add(path, upload.upload_id, _note(upload, check.refusal))
         elif check.sha256 is not None:
-            check.directory = self._places.objects.add(path, check.sha256)
+            check.to_sync = self._places.objects.add(path, check.sha256)
+
+    def _judge_all(self, checks: Sequence["_Check"]) -> None:
+        for check in checks:
+            if check.error is None:
+                check.verdict = self._judge(check)
 
     def _judge(self, check: "_Check") -> Verdict:
+        """Sign for bytes that are kept by now, or say why they were refused."""
         upload, now = check.upload, self._now()
         if check.refusal is not None or check.sha256 is None:
-            return Verdict(upload.upload_id, now, check.sha256, None, check.refusal)
+            return Verdict(upload.upload_id, now, check.sha256, refusal=check.refusal)
         claims = ReceiptClaims(
             issuer=self._identity.store_id,
             issued_at=now,
@@ -265,18 +267,35 @@ class _Check:
     upload: Upload
     sha256: str | None = None
     refusal: Refusal | None = None
-    directory: Path | None = None
+    to_sync: set[Path] = field(default_factory=set)
     error: OSError | None = None
     verdict: Verdict | None = None
 
 
-def _each(step: Callable[[_Check], None], checks: Sequence[_Check]) -> None:
-    """Do a step for each upload; a fault of the file system stays with its own upload (INV-8)."""
-    for check in checks:
+@dataclass(slots=True)
+class _Sync:
+    """A directory to sync, once for all the uploads of a batch."""
+
+    path: Path
+    error: OSError | None = None
+
+    def do(self) -> None:
+        try:
+            sync_directory(self.path)
+        except OSError as error:
+            self.error = error
+
+
+def _contained(step: Callable[[_Check], None]) -> Callable[[_Check], None]:
+    """Let a fault of the file system stay with its own upload (INV-8)."""
+
+    def contained(check: _Check) -> None:
         try:
             step(check)
         except OSError as error:
             check.error = error
+
+    return contained
 
 
 def _note(upload: Upload, refusal: Refusal) -> dict[str, object]:

@@ -8,7 +8,7 @@ again, and never an object that nobody can account for.
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,21 +81,25 @@ class Objects:
         except FileNotFoundError:
             return False
 
-    def add(self, upload: Path, sha256: str) -> Path:
-        """Give a checked upload its object name; return the directory to sync before it counts.
+    def add(self, upload: Path, sha256: str) -> set[Path]:
+        """Give a checked upload its object name; return the directories to sync before it counts.
 
         An object that is there already is hashed again before it stands in for the upload; were it
         damaged, the upload's bytes take its place.
         """
         target = self.path(sha256)
-        self._make_directory(target.parent)
+        to_sync = self._make_directory(target.parent)
         upload.chmod(0o400)
         try:
             os.link(upload, target)
         except FileExistsError:
             if not target.samefile(upload) and not _is_sound(target, sha256):
                 self._replace_damaged(upload, target)
-        return target.parent
+        return to_sync
+
+    def synced(self, directories: Iterable[Path]) -> None:
+        """Note that these directories' names are durable, so that they are not synced for every object."""
+        self._durable.update(directories)
 
     def _replace_damaged(self, upload: Path, target: Path) -> None:
         self._quarantine.add(target, f"damaged-{upload.name}", {"error": "object was damaged"})
@@ -104,15 +108,17 @@ class Objects:
         os.link(upload, temporary)
         temporary.replace(target)
 
-    def _make_directory(self, directory: Path) -> None:
-        # Asked once in each process even where it exists: its name may not be durable yet.
-        if directory in self._durable:
-            return
+    def _make_directory(self, directory: Path) -> set[Path]:
+        """Make ``objects/ab/cd``; return it, and those above it whose names may not be durable yet.
+
+        One that exists may have been made by a process that was killed before it could sync.
+        """
         directory.mkdir(parents=True, exist_ok=True)
-        durable.sync_directory(directory.parent)
-        if directory.parent not in self._durable:
-            durable.sync_directory(self._root)
-        self._durable |= {directory, directory.parent}
+        if directory in self._durable:
+            return {directory}
+        if directory.parent in self._durable:
+            return {directory, directory.parent}
+        return {directory, directory.parent, self._root}
 
 
 class Quarantine:

@@ -1,0 +1,13 @@
+"""What all tests share."""
+
+import pytest
+import structlog
+
+from dockd.ops.logs import configure_logs
+
+
+@pytest.fixture(autouse=True)
+def _plain_logs() -> None:
+    """Log as a daemon does; tests that look at lines capture them."""
+    structlog.reset_defaults()
+    configure_logs("info")

@@ -1,0 +1,196 @@
+"""A whole dock on virtual time: real bays, dispatcher, uploader, journal and custody log, with
+simulated cameras and store around them.
+
+    async with SimulatedDock(bays=("1",)) as dock:
+        dock.source.plug("1", camera)
+        await dock.until_state("1", BayState.READY)
+
+``restart`` begins anew from what is durable, as after a power cut.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from dockd.bay import Bay
+from dockd.cameras.wiping import WipeAuthority
+from dockd.config import (
+    AttentionConfig,
+    BayConfig,
+    CamerasConfig,
+    ChargeConfig,
+    Config,
+    DockConfig,
+    TargetConfig,
+    UploadConfig,
+    WipeConfig,
+)
+from dockd.core.lifecycle import BayState
+from dockd.core.model import CustodyEvent, SealedEntry
+from dockd.core.schedule import Limits
+from dockd.daemon import Dock
+from dockd.dispatch import Dispatcher
+from dockd.evidence.custody import seal
+from dockd.evidence.keys import SigningKey
+from dockd.ingest import Services
+from dockd.journal.journal import SqliteJournal
+from dockd.target.uploader import Uploader
+from tests.simulated.cameras import SimulatedCamera, SimulatedSource
+from tests.simulated.clock import SimulatedClock
+from tests.simulated.journal import MemoryDatabase
+from tests.simulated.store import SimulatedStore
+from tests.simulated.worker import InlineWorker
+
+DOCK = "dock-7"
+SMALL_BYTES = 4096
+"""What counts as a small recording here, so that tests need no megabytes to make a large one."""
+
+
+class SimulatedDock:
+    """A dock whose every part but cameras, store, disk and time is the real one."""
+
+    def __init__(
+        self,
+        bays: Sequence[str] = ("1",),
+        *,
+        seed: int = 1,
+        wipe: WipeConfig = WipeConfig(),  # noqa: B008 - frozen
+        watches_when_ready: bool = False,
+        **store: Any,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self.clock = SimulatedClock(loop)
+        self.store = SimulatedStore(self.clock, **store)
+        self.key = SigningKey(Ed25519PrivateKey.generate())
+        self.database = MemoryDatabase()
+        self.config = _config(bays, wipe)
+        self.source = SimulatedSource(
+            bays,
+            WipeAuthority(DOCK, self.key.public, self.store.verifier),
+            self.clock,
+            watches_when_ready=watches_when_ready,
+        )
+        self._seed = seed
+        self._running: asyncio.Task[None] | None = None
+        self.dock: Dock
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Build everything that does not survive a restart, and run it."""
+        self.database.dead, self.database.cut_at = False, None
+        self.journal = SqliteJournal(Path("journal"), self.database, self._seal)  # type: ignore[arg-type]
+        if not await self.entries():
+            await self.journal.add_custody(CustodyEvent("log.started"))
+        services = Services(
+            config=lambda: self.config,
+            journal=self.journal,
+            uploader=Uploader(
+                self.store,
+                rng=random.Random(self._seed),
+                small_bytes=SMALL_BYTES,
+                last_chunk_bytes=1024,
+            ),
+            dispatcher=Dispatcher(
+                Limits(self.config.upload.streams, self.config.upload.streams_per_bay, SMALL_BYTES)
+            ),
+            verifier=self.store.verifier,
+            key=self.key,
+            clock=self.clock,
+        )
+        self.dock = Dock(services, self.source, new_worker=lambda _: InlineWorker())
+        self._running = asyncio.create_task(self.dock.run())
+
+    async def stop(self) -> None:
+        """Stop in order, as on SIGTERM; raises whatever the dock died of."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
+
+    async def lose_power(self) -> None:
+        """Stop at once: nothing of this dock writes, sends or erases any more."""
+        self.database.dead = True
+        running, self._running = self._running, None
+        if running is not None:
+            running.cancel()
+            await asyncio.wait({running})
+            if not running.cancelled():
+                running.exception()
+
+    async def restart(self) -> None:
+        """Lose power, and start from what is durable."""
+        await self.lose_power()
+        await self.start()
+
+    def bay(self, name: str = "1") -> Bay:
+        """Return the bay as it lives now."""
+        return self.dock.bays[name]
+
+    async def until(
+        self, true: Callable[[], bool], within_s: float = 3600.0, every_s: float = 0.25
+    ) -> None:
+        """Wait, in virtual time, until something holds; raise TimeoutError when it never does."""
+        async with asyncio.timeout(within_s):
+            while not true():
+                if self._running is not None and self._running.done():
+                    self._running.result()
+                await asyncio.sleep(every_s)
+
+    async def until_state(
+        self, bay: str, state: BayState, within_s: float = 3600.0, every_s: float = 0.25
+    ) -> None:
+        """Wait until a bay is in a state."""
+        await self.until(
+            lambda: bay in self.dock.bays and self.dock.bays[bay].state is state, within_s, every_s
+        )
+
+    async def entries(self) -> list[SealedEntry]:
+        """Return the custody log."""
+        return [entry async for entry in self.journal.custody_entries()]
+
+    def _seal(self, previous: str, seq: int, event: CustodyEvent) -> SealedEntry:
+        return seal(self.key, DOCK, previous, seq, self.clock.now(), event)
+
+
+def _config(bays: Sequence[str], wipe: WipeConfig) -> Config:
+    """Return a configuration that needs no file: nothing in the core of a dock reads its paths."""
+    nowhere = Path("/nonexistent")
+    return Config.model_construct(
+        dock=DockConfig.model_construct(name=DOCK, state_dir=nowhere),
+        target=TargetConfig.model_construct(
+            url="sim://", store_id="sim-store", receipt_key=nowhere
+        ),
+        upload=UploadConfig(),
+        cameras=CamerasConfig(flagged=("*/flagged/*",)),
+        wipe=wipe,
+        charge=ChargeConfig(minimum_s=30),
+        attention=AttentionConfig(),
+        bays=tuple(BayConfig.model_construct(name=bay, folder=nowhere) for bay in bays),
+    )
+
+
+def body_camera(camera_id: str, *sizes_bytes: int, seed: int = 0) -> SimulatedCamera:
+    """Return a camera with one recording of each size, named as cameras do."""
+    camera = SimulatedCamera(camera_id)
+    for number, size_bytes in enumerate(sizes_bytes, start=1):
+        content = random.Random(f"{camera_id} {seed} {number}").randbytes(size_bytes)
+        camera.record(f"DCIM/MOV_{number:04}.MP4".encode(), content)
+    return camera
