@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeVar
 
+from dockd.core.charging import is_charged
 from dockd.core.errors import (
     CameraError,
     CameraGoneError,
@@ -20,6 +21,7 @@ from dockd.core.errors import (
 from dockd.core.interfaces import CameraSource, Volume
 from dockd.core.lifecycle import WORK, Action, BayEvent, BayState, Work, after
 from dockd.core.model import (
+    ChargeStatus,
     CustodyEvent,
     Listing,
     Presence,
@@ -40,6 +42,9 @@ from dockd.worker import Worker
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 """Bounds of the growing pause before work is tried again that waits for a disk or the store."""
+
+CHARGE_POLL_S = 5.0
+"""How often a charging camera is asked how it goes."""
 
 MAX_DIFFERENCES = 3
 """How often the camera may turn out to differ just before the wipe until a person is asked."""
@@ -69,6 +74,7 @@ class Bay:
         self.visit: Visit | None = None
         self.ingest: Ingest | None = None
         self.listing = Listing(())
+        self.charge = ChargeStatus()
         self._services = services
         self._source = source
         self._worker = worker
@@ -245,7 +251,9 @@ class Bay:
     async def _end_visit_of_another(self, here: Presence | None) -> Visit | None:
         """Return the open visit of the camera that is here; end that of one that has gone unseen."""
         known = await self._surely(lambda: self._services.journal.present_visit(self.name))
-        if known is None or (here is not None and here.camera == known.camera):
+        if known is None or (
+            here is not None and (here.camera, here.where) == (known.camera, known.where)
+        ):
             return known
         await self._load(known)
         await self._finish_visit(Verdict.INTERRUPTED)
@@ -260,7 +268,7 @@ class Bay:
             events.VISIT_RESUMED.log(**self._about())
             return
         now = self._services.clock.now()
-        visit = Visit(uuid.uuid4().hex, self.name, presence.camera, now)
+        visit = Visit(uuid.uuid4().hex, self.name, presence.camera, presence.where, now)
         details = {"bay": self.name, "identified_by": presence.camera.identified_by.value}
         event = self._custody(visit, "visit.started", details)
         await self._surely(lambda: self._services.journal.begin_visit(visit, event))
@@ -441,8 +449,14 @@ class Bay:
         return BayEvent.CAMERA_DIFFERS
 
     async def _charge(self) -> BayEvent:
-        await asyncio.sleep(self._services.config().charge.minimum_s)
-        return BayEvent.CHARGED
+        presence, clock = self._here(), self._services.clock
+        began_s = clock.monotonic_s()
+        while True:
+            self.charge = await self._worker.start(lambda: self._source.charge(presence))
+            elapsed_s = clock.monotonic_s() - began_s
+            if is_charged(self.charge, elapsed_s, self._services.config().charge.minimum_s):
+                return BayEvent.CHARGED
+            await asyncio.sleep(CHARGE_POLL_S)
 
     async def _watch(self) -> BayEvent:
         """Look whether footage arrives on a ready camera, where the source allows it."""

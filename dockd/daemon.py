@@ -177,8 +177,8 @@ class Dock:
         # Bays at work come first, so that a clash refuses the newcomer.
         for name, bay in sorted(self.bays.items(), key=lambda item: item[1].state in _IDLE):
             presence = chosen[name]
-            refusal = None
-            if presence is not None:
+            refusal = presence.refusal if presence is not None else None
+            if presence is not None and refusal is None:
                 other = taken.setdefault(presence.camera.camera_id, name)
                 if other != name:
                     camera = presence.camera.camera_id

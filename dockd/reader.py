@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import AsyncIterator
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from dockd.core.errors import SourceChangedError
@@ -79,7 +80,7 @@ class RecordingReader:
         await self._worker.start(lambda: self._rewind(offset))
         while self.position < offset:
             size = min(CHUNK_BYTES, offset - self.position)
-            await self._worker.start(lambda size=size: self._read(size))
+            await self._worker.start(partial(self._read, size))
 
     async def chunks(self, end: int) -> AsyncIterator[bytes]:
         """Yield the bytes from the position to ``end``, reading one chunk ahead."""
@@ -115,7 +116,7 @@ class RecordingReader:
         if begun >= end:
             return None
         size = min(CHUNK_BYTES, end - begun)
-        return self._worker.start(lambda: self._read(size))
+        return self._worker.start(partial(self._read, size))
 
     def _opened(self) -> OpenFile:
         if self._file is None:

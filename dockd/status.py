@@ -32,6 +32,8 @@ def _bay_status(bay: Bay) -> dict[str, object]:
         "verdict": visit.verdict.value if visit is not None and visit.verdict is not None else None,
         "busy_s": round(bay.busy_s, 1),
         "skipped": len(bay.listing.skipped),
+        "power": bay.charge.power.value,
+        "battery_percent": bay.charge.battery_percent,
     }
     if ingest is None:
         return answer

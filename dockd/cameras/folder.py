@@ -28,6 +28,7 @@ from dockd.core.errors import CameraGoneError, CameraUnreadableError
 from dockd.core.interfaces import Clock, ShouldStop
 from dockd.core.model import (
     Camera,
+    ChargeStatus,
     IdentifiedBy,
     Listing,
     Presence,
@@ -174,6 +175,10 @@ class FolderSource:
             )
         finally:
             volume.close()
+
+    def charge(self, presence: Presence) -> ChargeStatus:
+        """Return what is known of a folder's power: nothing."""
+        return ChargeStatus()
 
     def _entries(self, bay: str, folder: Path) -> list[_Entry]:
         try:

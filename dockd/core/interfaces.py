@@ -11,6 +11,7 @@ from typing import Protocol
 from dockd.core.model import (
     Appended,
     Camera,
+    ChargeStatus,
     Created,
     CustodyEvent,
     FileStat,
@@ -98,6 +99,12 @@ class CameraSource(Protocol):
 
         Stopped or interrupted anywhere, some listed files may be erased and the others are whole;
         the same request may be made again. Raises CameraGoneError, CameraUnreadableError.
+        """
+
+    def charge(self, presence: Presence) -> ChargeStatus:
+        """Charge the camera, with its data off where that can be; say how it goes. Blocking.
+
+        May be called again, and is asked repeatedly. Raises CameraGoneError.
         """
 
 

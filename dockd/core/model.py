@@ -111,11 +111,17 @@ class Camera:
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """A camera seen in a bay by an enumeration. ``where`` is its folder or device path."""
+    """A camera seen in a bay by an enumeration.
+
+    ``where`` names this stay: a folder, or a device as it was plugged in this time, so that a camera
+    which was pulled and put back while nobody looked is told from one that stayed. ``refusal`` is why
+    this device must not be let in, in words for people.
+    """
 
     bay: str
     camera: Camera
     where: str
+    refusal: str | None = None
 
 
 class ContainerVerdict(StrEnum):
@@ -187,7 +193,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One stay of one camera in one bay.
+    """One stay of one camera in one bay; ``where`` is that of its presence.
 
     ``finished_at`` is when its verdict was reached, ``ended_at`` when the camera was gone.
     """
@@ -195,6 +201,7 @@ class Visit:
     visit_id: str
     bay: str
     camera: Camera
+    where: str
     started_at: datetime
     finished_at: datetime | None = None
     verdict: Verdict | None = None
@@ -332,6 +339,27 @@ class WipeReport:
     verification: str
     finished_at: datetime
     preserved: tuple[bytes, ...] = ()
+
+
+class Power(StrEnum):
+    """What is known of the power at a bay's port."""
+
+    ON = "on"
+    OFF = "off"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class ChargeStatus:
+    """How the charging of a camera goes. What is not known is None or ``unknown``, never guessed.
+
+    ``minimum_s`` and ``wanted_percent`` are what the camera's profile asks for.
+    """
+
+    power: Power = Power.UNKNOWN
+    battery_percent: int | None = None
+    minimum_s: float = 0.0
+    wanted_percent: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

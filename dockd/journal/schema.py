@@ -34,6 +34,7 @@ MIGRATIONS = (
         bay TEXT NOT NULL,
         camera_id TEXT NOT NULL,
         identified_by TEXT NOT NULL,
+        place TEXT NOT NULL,
         started_at TEXT NOT NULL,
         finished_at TEXT,
         verdict TEXT,
@@ -72,17 +73,17 @@ MIGRATIONS = (
 
 INSERT_VISIT = """
     INSERT INTO visits (
-        visit_id, bay, camera_id, identified_by, started_at, finished_at, verdict, ended_at,
-        manifest, manifest_url, manifest_receipt, hold_until
+        visit_id, bay, camera_id, identified_by, place, started_at, finished_at, verdict,
+        ended_at, manifest, manifest_url, manifest_receipt, hold_until
     ) VALUES (
-        :visit_id, :bay, :camera_id, :identified_by, :started_at, :finished_at, :verdict, :ended_at,
-        :manifest, :manifest_url, :manifest_receipt, :hold_until
+        :visit_id, :bay, :camera_id, :identified_by, :place, :started_at, :finished_at, :verdict,
+        :ended_at, :manifest, :manifest_url, :manifest_receipt, :hold_until
     )
 """
 
 UPDATE_VISIT = """
     UPDATE visits SET
-        bay = :bay, camera_id = :camera_id, identified_by = :identified_by,
+        bay = :bay, camera_id = :camera_id, identified_by = :identified_by, place = :place,
         started_at = :started_at, finished_at = :finished_at, verdict = :verdict,
         ended_at = :ended_at, manifest = :manifest, manifest_url = :manifest_url,
         manifest_receipt = :manifest_receipt, hold_until = :hold_until
@@ -117,6 +118,7 @@ def visit_values(visit: Visit) -> dict[str, str | None]:
         "bay": visit.bay,
         "camera_id": visit.camera.camera_id,
         "identified_by": visit.camera.identified_by.value,
+        "place": visit.where,
         "started_at": to_rfc3339(visit.started_at),
         "finished_at": _text(visit.finished_at),
         "verdict": visit.verdict.value if visit.verdict else None,
@@ -134,6 +136,7 @@ def visit_from(row: sqlite3.Row) -> Visit:
         visit_id=row["visit_id"],
         bay=row["bay"],
         camera=Camera(row["camera_id"], IdentifiedBy(row["identified_by"])),
+        where=row["place"],
         started_at=from_rfc3339(row["started_at"]),
         finished_at=_moment(row["finished_at"]),
         verdict=Verdict(row["verdict"]) if row["verdict"] else None,

@@ -42,15 +42,18 @@ class TusTarget:
         *,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         stall_timeout_s: float = STALL_TIMEOUT_S,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         """Build for the URL at which uploads are created, such as ``https://store/files/``.
 
         ``stall_timeout_s`` is the longest time without a byte accepted or received; there is no bound
-        on a whole request, because 64 GB take their time.
+        on a whole request, because 64 GB take their time. ``tls`` says whom to trust and as whom to
+        appear; without it, the system's certificate authorities and nobody.
         """
         self._base = URL(base_url)
         self._connect_timeout_s = connect_timeout_s
         self._stall_timeout_s = stall_timeout_s
+        self._tls: ssl.SSLContext | bool = tls if tls is not None else True
         self._properties = TargetProperties(
             creation_with_upload=False, checksum_sha256=False, receipts=False
         )
@@ -59,7 +62,7 @@ class TusTarget:
     async def __aenter__(self) -> Self:
         """Open the session."""
         self._open_session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S, ssl=self._tls),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             headers={"Tus-Resumable": wire.TUS_VERSION, "Accept-Encoding": "identity"},

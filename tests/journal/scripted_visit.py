@@ -22,7 +22,7 @@ from dockd.journal.journal import SqliteJournal, read_custody
 
 KEY = SigningKey(Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-VISIT = Visit("visit-1", "1", Camera("camera-1", IdentifiedBy.FOLDER_NAME), NOW)
+VISIT = Visit("visit-1", "1", Camera("camera-1", IdentifiedBy.FOLDER_NAME), "folder", NOW)
 PLAIN = Recording("visit-1", b"DCIM/MOV_0001.MP4", 10, 2**62)
 ODD = Recording("visit-1", b"DCIM/\xff\n\x00.MP4", 0, -1, flagged=True)
 SENT = replace(PLAIN, state=RecordingState.SENT, upload_url="http://store/1", attempts=1)

@@ -58,7 +58,7 @@ def entries(path: Path) -> list[dict[str, Any]]:
 
 
 async def begin(journal: SqliteJournal, visit_id: str, camera_id: str = "camera-1") -> Visit:
-    visit = Visit(visit_id, "1", Camera(camera_id, IdentifiedBy.SERIAL), NOW)
+    visit = Visit(visit_id, "1", Camera(camera_id, IdentifiedBy.SERIAL), "here", NOW)
     await journal.begin_visit(visit, event("visit.began"))
     return visit
 

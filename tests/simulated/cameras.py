@@ -21,6 +21,7 @@ from dockd.core.errors import CameraGoneError, CameraUnreadableError
 from dockd.core.interfaces import Clock, ShouldStop
 from dockd.core.model import (
     Camera,
+    ChargeStatus,
     FileStat,
     IdentifiedBy,
     ListedFile,
@@ -257,6 +258,7 @@ class SimulatedSource:
         self.watches_when_ready = watches_when_ready
         self.on_read: Callable[[Presence, int], None] = lambda _presence, _size_bytes: None
         self.open_volumes: set[SimulatedVolume] = set()
+        self.charging: dict[str, ChargeStatus] = {}
         self._authority = authority
         self._clock = clock
         self._docked: dict[str, list[_Docked]] = {bay: [] for bay in bays}
@@ -326,6 +328,9 @@ class SimulatedSource:
             if isinstance(permit, WipeRefused):
                 return permit
             return self._erase(volume, permit.redeem(), should_stop)
+
+    def charge(self, presence: Presence) -> ChargeStatus:
+        return self.charging.get(presence.bay, ChargeStatus())
 
     def _seal(self, request: WipeRequest) -> SealedManifest:
         body = request.manifest.encode()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -16,13 +17,17 @@ class InlineWorker:
         """Run the call now; its future is answered in a later step of the loop, as a thread's is."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
+        answer: partial[None]
         try:
-            result = call()
+            answer = partial(future.set_result, call())
         except Exception as error:  # noqa: BLE001 - carried to whoever awaits the future
-            failure = error
-            loop.call_soon(lambda: future.done() or future.set_exception(failure))
-        else:
-            loop.call_soon(lambda: future.done() or future.set_result(result))
+            answer = partial(future.set_exception, error)
+
+        def deliver() -> None:
+            if not future.done():
+                answer()
+
+        loop.call_soon(deliver)
         return future
 
     def close(self) -> None:
