@@ -6,9 +6,7 @@ otherwise silently leave its default in force. Relative paths start at the file'
 config.example.toml explains each key to people.
 """
 
-import fnmatch
 import ipaddress
-import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from itertools import combinations
@@ -131,11 +129,6 @@ class CamerasConfig(_Table):
     max_files: Annotated[int, Field(ge=1, le=1_000_000)] = 100_000
     max_depth: Annotated[int, Field(ge=1, le=256)] = 32
     flagged: Annotated[tuple[str, ...], Field(strict=False)] = ()
-
-    def is_flagged(self, path: bytes) -> bool:
-        """Whether the camera put this recording where flagged ones are; letter case is ignored."""
-        name = os.fsdecode(path).lower()
-        return any(fnmatch.fnmatchcase(name, pattern.lower()) for pattern in self.flagged)
 
 
 class WipeConfig(_Table):

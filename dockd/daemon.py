@@ -27,7 +27,7 @@ from dockd.evidence.custody import seal
 from dockd.evidence.keys import load_or_create_key, load_verifying_key
 from dockd.evidence.receipts import ReceiptVerifier
 from dockd.ingest import Services
-from dockd.journal.durable import DirectoryLock
+from dockd.journal.durable import DirectoryLock, remove_leftovers
 from dockd.journal.journal import SqliteJournal
 from dockd.ops import events
 from dockd.ops.logs import configure_logs
@@ -114,18 +114,18 @@ class LiveConfig:
 
 
 class Dock:
-    """All bays of a dock over one source of cameras: reconciles, watches for stalls, keeps them going."""
+    """All bays of a dock over their sources of cameras: reconciles, reports stalls, keeps them going."""
 
     def __init__(
         self,
         services: Services,
-        source: CameraSource,
+        sources: Sequence[CameraSource],
         new_worker: Callable[[str], Worker] = lambda bay: BayThread(f"bay-{bay}"),
     ) -> None:
         """Build with empty bays; :meth:`run` brings them to life."""
         self.services = services
         self.bays: dict[str, Bay] = {}
-        self._source = source
+        self._sources = sources
         self._new_worker = new_worker
         self._look = asyncio.Event()
         self._stalled: set[str] = set()
@@ -135,15 +135,16 @@ class Dock:
         """Run until cancelled."""
         # The watcher of hints is in place before the first look, so that nothing falls in between.
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._listen())
-            for name in self._source.bays:
-                group.create_task(self._keep(name))
+            for source in self._sources:
+                group.create_task(self._listen(source))
+                for name in source.bays:
+                    group.create_task(self._keep(name, source))
             await self._reconcile_for_ever()
 
-    async def _keep(self, name: str) -> None:
+    async def _keep(self, name: str, source: CameraSource) -> None:
         """Run a bay; one that fails as a whole begins anew and does not touch the others (INV-8)."""
         while True:
-            bay = Bay(name, self.services, self._source, self._new_worker(name))
+            bay = Bay(name, self.services, source, self._new_worker(name))
             self.bays[name] = bay
             self._look.set()
             try:
@@ -152,8 +153,8 @@ class Dock:
                 events.BAY_FAULT.log(bay=name, work="run", error=error)
             await asyncio.sleep(BAY_RESTART_S)
 
-    async def _listen(self) -> None:
-        async with contextlib.aclosing(self._source.hints()) as hints:
+    async def _listen(self, source: CameraSource) -> None:
+        async with contextlib.aclosing(source.hints()) as hints:
             async for _ in hints:
                 self._look.set()
 
@@ -166,10 +167,16 @@ class Dock:
                     async with asyncio.timeout(self.services.config().cameras.reconcile_s):
                         await self._look.wait()
                 self._look.clear()
-                self._observe(await looker.start(self._source.enumerate_cameras))
+                self._observe(await looker.start(self._enumerate))
                 self._report_stalls()
         finally:
             looker.close()
+
+    def _enumerate(self) -> Mapping[str, Sequence[Presence]]:
+        seen: dict[str, Sequence[Presence]] = {}
+        for source in self._sources:
+            seen.update(source.enumerate_cameras())
+        return seen
 
     def _observe(self, seen: Mapping[str, Sequence[Presence]]) -> None:
         taken: dict[str, str] = {}
@@ -260,6 +267,7 @@ async def run_daemon(config_file: Path) -> None:
     config.dock.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     paths = StatePaths(config.dock.state_dir)
     with DirectoryLock(paths.state_dir):
+        remove_leftovers(paths.state_dir)
         async with running_services(live, paths) as services:
             source = FolderSource(
                 {bay.name: bay.folder for bay in config.bays},
@@ -267,8 +275,9 @@ async def run_daemon(config_file: Path) -> None:
                 services.clock,
                 settle_s=config.cameras.settle_s,
                 limits=ListingLimits(config.cameras.max_files, config.cameras.max_depth),
+                flagged=config.cameras.flagged,
             )
-            dock = Dock(services, source)
+            dock = Dock(services, [source])
             async with StatusServer(paths.socket, dock.status):
                 await _run_until_signalled(dock, live)
 

@@ -34,11 +34,11 @@ async def take_in(services: Services, visit: Visit, ingest: Ingest, listing: Lis
     if not (new or changed or found.vanished):
         return
     earlier = await services.journal.earlier_recordings(visit.camera, visit.visit_id) if new else {}
-    config = services.config().cameras
     moved: list[Recording] = []
     for file in new:
         recording = carry_over(visit.visit_id, file, earlier.get(file.path))
-        moved.append(replace(recording, flagged=recording.flagged or config.is_flagged(file.path)))
+        flagged = recording.flagged or file.path in listing.flagged
+        moved.append(replace(recording, flagged=flagged))
     for file in changed:
         known = ingest.recordings[file.path]
         moved.append(
@@ -108,6 +108,7 @@ def _listed(services: Services, visit: Visit, listing: Listing, found: Differenc
             "skipped": len(listing.skipped),
             "newest_file_at": newest.isoformat() if newest else None,
             "dock_clock_at": now.isoformat(),
+            "camera_time_zone": listing.time_zone,
             "camera_clock_ahead_s": round((newest - now).total_seconds()) if newest else None,
         },
     )

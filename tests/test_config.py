@@ -233,20 +233,6 @@ def test_a_file_that_is_not_text_or_not_there(site: Path) -> None:
         load_config(site / "none.toml")
 
 
-@pytest.mark.parametrize(
-    ("path", "flagged"),
-    [
-        (b"EVENT/MOV_1.MP4", True),
-        (b"DCIM/RO/MOV_1.MP4", True),
-        (b"DCIM/MOV_1.MP4", False),
-        (b"event/\xff\n.mp4", True),
-    ],
-)
-def test_flagged_recordings_are_known_by_their_path(site: Path, path: bytes, flagged: bool) -> None:
-    config = load_config(write(site, MINIMAL + '[cameras]\nflagged = ["event/*", "*/ro/*"]\n'))
-    assert config.cameras.is_flagged(path) is flagged
-
-
 def keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Every key of the models with its default; nested tables give their keys."""
     for name, field in model.model_fields.items():

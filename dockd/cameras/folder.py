@@ -37,6 +37,7 @@ from dockd.core.model import (
     WipeRequest,
     display_name,
 )
+from dockd.core.recording import flagged_paths
 from dockd.core.wipe_gate import WipeRefused
 from dockd.ops import events
 
@@ -56,17 +57,28 @@ class FolderVolume(DirectoryVolume):
     """A camera's directory, which others may still be writing to."""
 
     def __init__(
-        self, root_fd: int, limits: ListingLimits, name: str, root: bytes, settling: Settling
+        self,
+        root_fd: int,
+        limits: ListingLimits,
+        name: str,
+        root: bytes,
+        settling: Settling,
+        flagged: Sequence[str],
     ) -> None:
         """Take over an open directory; ``root`` is its absolute path, by which writers know it."""
         super().__init__(root_fd, limits, name)
         self._root_path = root
         self._settling = settling
+        self._flagged = flagged
 
     def list_files(self) -> Listing:
         """List everything; files that something may still be writing are unsettled."""
         listing = super().list_files()
-        return replace(listing, unsettled=self._settling.unsettled(self._root_path, listing.files))
+        return replace(
+            listing,
+            unsettled=self._settling.unsettled(self._root_path, listing.files),
+            flagged=flagged_paths((file.path for file in listing.files), self._flagged),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +102,18 @@ class FolderSource:
         *,
         settle_s: float,
         limits: ListingLimits,
+        flagged: Sequence[str] = (),
     ) -> None:
-        """Build over the folder of each bay, by the bay's name. Paths must be absolute."""
+        """Build over the folder of each bay, by the bay's name. Paths must be absolute.
+
+        ``flagged`` are glob patterns of the paths that cameras use for flagged recordings.
+        """
         self.bays: Sequence[str] = tuple(folders)
         self._folders = dict(folders)
         self._authority = authority
         self._clock = clock
         self._limits = limits
+        self._flagged = flagged
         self._settling = Settling(settle_s, clock, limits.max_files)
         self._missing: set[str] = set()
         self._ignored: dict[str, frozenset[_Entry]] = {}
@@ -159,7 +176,7 @@ class FolderSource:
         except OSError as error:
             raise CameraUnreadableError(f"{camera}: {error.strerror}") from error
         root = os.fsencode(folder) + b"/" + name
-        return FolderVolume(root_fd, self._limits, camera, root, self._settling)
+        return FolderVolume(root_fd, self._limits, camera, root, self._settling, self._flagged)
 
     def wipe(self, request: WipeRequest, should_stop: ShouldStop) -> WipeReport | WipeRefused:
         """Erase the camera's recordings, with proof; see core.interfaces.CameraSource."""

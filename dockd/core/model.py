@@ -49,6 +49,7 @@ class SkipReason(StrEnum):
     TOO_DEEP = "too_deep"
     TOO_MANY = "too_many"
     OTHER_FILE_SYSTEM = "other_file_system"
+    SETTINGS = "settings"
 
     @property
     def hides_footage(self) -> bool:
@@ -79,12 +80,16 @@ class SkippedEntry:
 class Listing:
     """Everything found on a camera at one moment.
 
-    ``unsettled`` names the files, among ``files``, that something may still be writing.
+    ``unsettled`` names the files, among ``files``, that something may still be writing; ``flagged``
+    those that the camera marked as evidence. ``time_zone`` is the zone that the times of its files were
+    taken to be in, where the file system does not say (FAT): an IANA name, or None for UTC.
     """
 
     files: tuple[ListedFile, ...]
     skipped: tuple[SkippedEntry, ...] = ()
     unsettled: frozenset[bytes] = frozenset()
+    flagged: frozenset[bytes] = frozenset()
+    time_zone: str | None = None
 
     @property
     def complete(self) -> bool:

@@ -1,8 +1,9 @@
 """A recording's life, and what a new listing means for recordings that are known already."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from hashlib import sha256
 
 from dockd.core.model import ListedFile, Listing, Recording, RecordingState
@@ -126,6 +127,21 @@ def carry_over(visit_id: str, file: ListedFile, earlier: Recording | None) -> Re
         container=earlier.container,
         blocks_wipe=earlier.blocks_wipe,
     )
+
+
+def flagged_paths(paths: Iterable[bytes], patterns: Sequence[str]) -> frozenset[bytes]:
+    """Return the paths that a camera marked as evidence: those that match one of the glob patterns.
+
+    Letter case is ignored, as cameras' file systems do.
+    """
+    lowered = [pattern.lower() for pattern in patterns]
+    return frozenset(
+        path for path in paths if any(fnmatchcase(_lower(path), pattern) for pattern in lowered)
+    )
+
+
+def _lower(path: bytes) -> str:
+    return path.decode("utf-8", "surrogateescape").lower()
 
 
 def upload_key(camera_id: str, recording: Recording, digest: str | None = None) -> str:

@@ -16,13 +16,15 @@ from typing import Self
 
 from dockd.core.errors import AlreadyRunningError
 
+_TEMPORARY = ".tmp"
+
 
 def write_file(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Replace the content of ``path``, or create it, in one step. ``mode`` is subject to the umask.
 
     After an error the old content is there, or the new one when only the directory's fsync failed.
     """
-    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
+    temporary = path.parent / f".{secrets.token_hex(8)}{_TEMPORARY}"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         try:
@@ -55,6 +57,15 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Remove what a process that was killed in :func:`write_file` left there.
+
+    Only for a directory that the caller has locked: another's write may be under way.
+    """
+    for temporary in directory.glob(f".*{_TEMPORARY}"):
+        temporary.unlink()
 
 
 class DirectoryLock:

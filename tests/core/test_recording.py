@@ -15,6 +15,7 @@ from dockd.core.recording import (
     after,
     carry_over,
     compare,
+    flagged_paths,
     upload_key,
 )
 
@@ -107,6 +108,19 @@ def test_nothing_is_carried_over_for_a_file_that_looks_different(file: ListedFil
     assert carry_over("next", file, earlier) == Recording(
         "next", b"a", file.stat.size_bytes, file.stat.mtime_ns
     )
+
+
+@pytest.mark.parametrize(
+    ("path", "flagged"),
+    [
+        (b"EVENT/MOV_1.MP4", True),
+        (b"DCIM/RO/MOV_1.MP4", True),
+        (b"DCIM/MOV_1.MP4", False),
+        (b"event/\xff\n.mp4", True),
+    ],
+)
+def test_flagged_recordings_are_known_by_their_path(path: bytes, flagged: bool) -> None:
+    assert (path in flagged_paths([path], ["event/*", "*/Ro/*"])) is flagged
 
 
 names = st.binary(min_size=1, max_size=12).filter(lambda name: b"\0" not in name)

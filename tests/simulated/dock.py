@@ -114,7 +114,7 @@ class SimulatedDock:
             key=self.key,
             clock=self.clock,
         )
-        self.dock = Dock(services, self.source, new_worker=lambda _: InlineWorker())
+        self.dock = Dock(services, [self.source], new_worker=lambda _: InlineWorker())
         self._running = asyncio.create_task(self.dock.run())
 
     async def stop(self) -> None:
