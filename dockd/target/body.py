@@ -5,7 +5,6 @@ network, and it reports a failing camera as a broken connection.
 """
 
 import asyncio
-import contextlib
 import http.client
 import io
 import socket
@@ -114,8 +113,8 @@ class StreamedBody(Payload):
             )
             raise self.failure from None
 
-    def late_answer(self) -> tuple[int, str, Mapping[str, str], str] | None:
-        """Return status, reason, headers and text of an answer that came as the connection broke.
+    def late_refusal(self) -> tuple[int, str, Mapping[str, str], str] | None:
+        """Return status, reason, headers and text of a refusal that came as the connection broke.
 
         A server that refuses early (507, say) and closes resets the connection under bytes that are
         still on their way. Writing then fails although the answer lies in the socket, unread, and
@@ -127,15 +126,20 @@ class StreamedBody(Payload):
             raw = self._socket.recv(_LATE_ANSWER_BYTES, socket.MSG_DONTWAIT)
         except OSError:
             return None
+        if b"\r\n\r\n" not in raw:
+            return None
         response = http.client.HTTPResponse(cast("socket.socket", _Buffered(raw)))
-        with contextlib.suppress(http.client.HTTPException):
+        try:
             response.begin()
-            text = b""
-            with contextlib.suppress(http.client.IncompleteRead):
-                text = response.read()
-            words = text.decode(errors="replace")
-            return response.status, response.reason, CIMultiDict(response.headers.items()), words
-        return None
+            text = response.read()
+        except http.client.IncompleteRead as error:
+            text = error.partial
+        except http.client.HTTPException:
+            return None
+        if response.status < 400:
+            return None
+        headers = CIMultiDict(response.headers.items())
+        return response.status, response.reason, headers, text.decode(errors="replace")
 
 
 class _Buffered:

@@ -161,7 +161,7 @@ class TusTarget:
         except TargetUnavailableError:
             if body.failure is not None:
                 raise body.failure from None
-            late = body.late_answer()
+            late = body.late_refusal()
             if late is None:
                 raise
             answer = Answer(verb, str(url), *late)

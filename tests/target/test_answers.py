@@ -3,6 +3,7 @@
 import itertools
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,15 @@ ROW = re.compile(
 )
 
 
-def rows() -> Iterator[tuple[str, str, type[TargetError], str]]:
+Row = tuple[str, str, type[TargetError], str]
+
+
+@cache
+def rows() -> tuple[Row, ...]:
+    return tuple(_read_rows())
+
+
+def _read_rows() -> Iterator[Row]:
     for row in ROW.finditer(PAGE.read_text(encoding="utf-8")):
         error: type[TargetError] = getattr(errors, row["error"])
         yield row["status"].strip(), row["verbs"].strip(), error, row["retry"].strip()

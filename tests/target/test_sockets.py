@@ -311,30 +311,6 @@ async def test_a_server_that_never_answers_is_noticed() -> None:
             await target.offset(url)
 
 
-async def test_a_slow_camera_is_not_a_stalled_network() -> None:
-    async def slowly() -> AsyncIterator[bytes]:
-        yield b"first"
-        await asyncio.sleep(2 * STALL_S)
-        yield b"second"
-
-    answer = "HTTP/1.1 204 No Content\nUpload-Offset: 11"
-    async with target_at(saying(answer), stall_timeout_s=STALL_S) as (target, url):
-        assert (await target.append(url, 0, 11, slowly())).offset == 11
-
-
-async def test_a_slow_server_that_makes_progress_is_waited_for() -> None:
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await head_of(reader)
-        for _ in range(MANY_BYTES >> 20):
-            await asyncio.sleep(STALL_S / 10)
-            await reader.readexactly(1 << 20)
-        writer.write(f"HTTP/1.1 204 No Content\r\nUpload-Offset: {MANY_BYTES}\r\n\r\n".encode())
-        await writer.drain()
-
-    async with target_at(serve, stall_timeout_s=STALL_S) as (target, url):
-        assert (await target.append(url, 0, MANY_BYTES, chunks(MANY_BYTES))).offset == MANY_BYTES
-
-
 # Answers that come early
 
 
