@@ -1,5 +1,6 @@
 """The dock's side of an upload, for tests: sends recordings and remembers what it was told."""
 
+import asyncio
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,9 +9,11 @@ from typing import Any
 import structlog
 
 from dockd.core.interfaces import UploadSource, UploadTarget
-from dockd.core.model import UploadSpec
+from dockd.core.model import TargetProperties, UploadSpec
 from dockd.target.uploader import Sent, Uploader
+from tests.simulated.clock import SimulatedClock
 from tests.simulated.source import MemorySource, spec_of
+from tests.simulated.store import SimulatedStore
 
 LARGE = bytes(range(256)) * 40
 SMALL = b"a short clip"
@@ -53,3 +56,16 @@ def logged() -> Iterator[list[Any]]:
 
 def events_named(lines: Sequence[Any], name: str) -> list[Any]:
     return [line for line in lines if line["event"] == name]
+
+
+def new_store(**options: float | TargetProperties) -> SimulatedStore:
+    return SimulatedStore(SimulatedClock(asyncio.get_running_loop()), **options)  # type: ignore[arg-type]
+
+
+def only_object(store: SimulatedStore) -> bytes:
+    (content,) = store.objects.values()
+    return content
+
+
+def now_s() -> float:
+    return asyncio.get_running_loop().time()

@@ -4,8 +4,7 @@ import asyncio
 import hashlib
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,83 +16,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from dockd.core.errors import (
-    CameraGoneError,
-    ChecksumMismatchError,
-    OffsetConflictError,
     ProtocolViolationError,
-    ReceiptRejectedError,
-    SourceChangedError,
-    TargetError,
-    TargetFaultError,
     TargetFullError,
-    TargetRefusedError,
     TargetUnavailableError,
-    UploadGoneError,
 )
 from dockd.core.model import Appended, Created, ReceiptPending, TargetProperties
 from dockd.target.tus import TusTarget
 from tests.simulated.source import MemorySource, spec_of
-
-Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-STALL_S = 0.1
-MANY_BYTES = 32 << 20
-
-
-@asynccontextmanager
-async def target_at(
-    serve: Serve, *, stall_timeout_s: float = 5.0
-) -> AsyncIterator[tuple[TusTarget, str]]:
-    """Start a server that handles each connection with ``serve``, and a client for it."""
-    connections: set[asyncio.Task[None]] = set()
-
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        connections.add(task)
-        try:
-            await serve(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(connected, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    base = f"http://127.0.0.1:{port}/files/"
-    try:
-        async with TusTarget(base, stall_timeout_s=stall_timeout_s) as target:
-            yield target, f"{base}1"
-    finally:
-        server.close()
-        for task in connections:
-            task.cancel()
-        await asyncio.gather(*connections, return_exceptions=True)
-
-
-async def head_of(reader: asyncio.StreamReader) -> dict[str, str]:
-    """Read a request's head; the request line is under the empty name."""
-    request, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-    fields = (line.partition(": ") for line in lines if line)
-    return {"": request} | {name.lower(): value for name, _, value in fields}
-
-
-def saying(answer: str, body: str = "") -> Serve:
-    """Read whole requests and answer each with the same bytes."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
-            fields = await head_of(reader)
-            await reader.readexactly(int(fields.get("content-length", "0")))
-            writer.write(answer.replace("\n", "\r\n").encode() + b"\r\n\r\n" + body.encode())
-            await writer.drain()
-
-    return serve
-
-
-async def chunks(count_bytes: int, piece: bytes = bytes(1 << 20)) -> AsyncIterator[bytes]:
-    for begin in range(0, count_bytes, len(piece)):
-        yield piece[: count_bytes - begin]
-
+from tests.target.sockets import MANY_BYTES, STALL_S, chunks, head_of, target_at
 
 # What the requests look like
 
@@ -379,156 +309,3 @@ async def test_success_before_all_was_sent_is_a_lie() -> None:
     async with target_at(serve) as (target, url):
         with pytest.raises(ProtocolViolationError):
             await target.append(url, 0, MANY_BYTES, chunks(MANY_BYTES))
-
-
-# Servers that lie
-
-
-@pytest.mark.parametrize(
-    "offset", ["", "\nUpload-Offset: 3", "\nUpload-Offset: 16", "\nUpload-Offset: -1"]
-)
-async def test_an_append_that_ends_nowhere_possible(offset: str) -> None:
-    async with target_at(saying("HTTP/1.1 204 No Content" + offset)) as (target, url):
-        with pytest.raises(ProtocolViolationError):
-            await target.append(url, 5, 10, chunks(10))
-
-
-async def test_an_append_may_end_short() -> None:
-    async with target_at(saying("HTTP/1.1 204 No Content\nUpload-Offset: 12")) as (target, url):
-        assert (await target.append(url, 5, 10, chunks(10))).offset == 12
-
-
-@pytest.mark.parametrize("value", ["twelve", "-3", ""])
-async def test_an_offset_that_is_no_number(value: str) -> None:
-    answer = f"HTTP/1.1 200 OK\nContent-Length: 0\nUpload-Offset: {value}"
-    async with target_at(saying(answer)) as (target, url):
-        with pytest.raises(ProtocolViolationError):
-            await target.offset(url)
-
-
-@pytest.mark.parametrize(
-    "location",
-    [
-        "",
-        "http://127.0.0.1:1/files/1",
-        "https://127.0.0.1/files/1",
-        "//evil.example/files/1",
-        "http://[broken",
-    ],
-)
-async def test_an_upload_elsewhere_gets_no_footage(location: str) -> None:
-    answer = f"HTTP/1.1 201 Created\nContent-Length: 0\nLocation: {location}"
-    async with target_at(saying(answer)) as (target, _):
-        with pytest.raises(ProtocolViolationError):
-            await target.create(spec_of(b"data"), None, None)
-
-
-@pytest.mark.parametrize("location", ["{base}abc%2Fdef", "/files/abc%2Fdef", "abc%2Fdef"])
-async def test_a_location_is_taken_as_it_is_or_relative(location: str) -> None:
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        fields = await head_of(reader)
-        where = location.format(base=f"http://{fields['host']}/files/")
-        writer.write(
-            f"HTTP/1.1 201 Created\r\nContent-Length: 0\r\nLocation: {where}\r\n\r\n".encode()
-        )
-
-    async with target_at(serve) as (target, url):
-        created = await target.create(spec_of(b"data"), None, None)
-    assert created.url == url.removesuffix("1") + "abc%2Fdef"
-
-
-async def test_a_url_elsewhere_is_not_asked() -> None:
-    async with TusTarget("http://127.0.0.1:1/files/") as target:
-        for url in ("http://127.0.0.1:2/files/1", "https://127.0.0.1:1/files/1", "files/1"):
-            with pytest.raises(ProtocolViolationError):
-                await target.offset(url)
-
-
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_redirects_are_not_followed(status: int) -> None:
-    answer = f"HTTP/1.1 {status} Moved\nContent-Length: 0\nLocation: http://127.0.0.1:1/login"
-    async with target_at(saying(answer)) as (target, url):
-        with pytest.raises(ProtocolViolationError, match=r"redirects"):
-            await target.offset(url)
-        with pytest.raises(ProtocolViolationError, match=r"redirects"):
-            await target.append(url, 0, 5, chunks(5))
-
-
-@pytest.mark.parametrize(
-    "text", ["", "<html>Welcome</html>", "a.b", "a.b.c.d", "a.b.c=", "a" * 99_999]
-)
-async def test_what_is_no_receipt_is_not_taken_for_one(text: str) -> None:
-    answer = saying(f"HTTP/1.1 200 OK\nContent-Length: {len(text)}", text)
-    async with target_at(answer) as (target, url):
-        with pytest.raises(ProtocolViolationError):
-            await target.receipt(url)
-
-
-# Words and errors
-
-
-@pytest.mark.parametrize(
-    ("status", "expected"),
-    [
-        (400, TargetRefusedError),
-        (404, UploadGoneError),
-        (409, OffsetConflictError),
-        (460, ChecksumMismatchError),
-        (500, TargetFaultError),
-        (503, TargetUnavailableError),
-    ],
-)
-async def test_a_refusal_carries_the_servers_words(
-    status: int, expected: type[TargetError]
-) -> None:
-    words = "line one\n\n  line two " + "x" * 1000
-    answer = saying(f"HTTP/1.1 {status} Oh\nContent-Length: {len(words)}\nRetry-After: 9", words)
-    async with target_at(answer) as (target, url):
-        with pytest.raises(
-            expected, match=rf"PATCH {url}: {status} Oh: line one line two"
-        ) as caught:
-            await target.append(url, 0, 5, chunks(5))
-    assert caught.value.status == status
-    assert caught.value.retry_after_s == 9
-    assert len(str(caught.value)) < 400
-
-
-async def test_a_rejected_receipt_says_what_is_missing() -> None:
-    words = '{"error": "not held", "missing": ["MOV_0001.MP4"]}'
-    answer = saying(f"HTTP/1.1 409 Conflict\nContent-Length: {len(words)}", words)
-    async with target_at(answer) as (target, url):
-        with pytest.raises(ReceiptRejectedError, match=r"MOV_0001"):
-            await target.receipt(url)
-
-
-async def test_an_endless_error_page_is_cut() -> None:
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await head_of(reader)
-        writer.write(b"HTTP/1.1 500 Oh\r\nConnection: close\r\n\r\n")
-        while True:
-            writer.write(bytes(1 << 16))
-            await writer.drain()
-
-    async with target_at(serve) as (target, url):
-        with pytest.raises(TargetFaultError):
-            await target.receipt(url)
-
-
-@pytest.mark.parametrize(
-    "error", [SourceChangedError("changed"), CameraGoneError("pulled")], ids=str
-)
-@pytest.mark.parametrize("fail_at", [0, 3 << 20])
-async def test_a_cameras_error_is_not_disguised(error: SourceChangedError, fail_at: int) -> None:
-    source = MemorySource(bytes(MANY_BYTES), chunk_bytes=1 << 20, fail_at=fail_at, error=error)
-    async with target_at(saying("HTTP/1.1 204 No Content")) as (target, url):
-        with pytest.raises(type(error)) as caught:
-            await target.append(url, 0, MANY_BYTES, source.chunks(MANY_BYTES))
-    assert caught.value is error
-    assert source.readers == 0
-
-
-@pytest.mark.parametrize("given", [0, 4, 6])
-async def test_a_source_that_gives_another_length_is_refused(given: int) -> None:
-    async with target_at(saying("HTTP/1.1 204 No Content\nUpload-Offset: 5")) as (target, url):
-        with pytest.raises(SourceChangedError):
-            await target.append(url, 0, 5, chunks(given))
