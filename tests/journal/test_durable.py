@@ -168,3 +168,12 @@ def test_second_lock_on_a_directory_is_refused_until_the_first_is_released(tmp_p
         pass
     assert open_descriptors() == before
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_was_writing_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    """INV-3: such a file may hold half a private key."""
+    kept = {tmp_path / "key.pem", tmp_path / "notes.tmp", tmp_path / ".hidden"}
+    for path in (*kept, tmp_path / ".0123456789abcdef.tmp"):
+        path.write_bytes(OLD)
+    durable.remove_leftovers(tmp_path)
+    assert set(tmp_path.iterdir()) == kept
