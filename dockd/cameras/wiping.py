@@ -1,10 +1,13 @@
 """Erasing a camera: prove first, then delete exactly what was proved, then look again (INV-1).
 
-The steps, in order:
+:func:`prove` needs a medium that can only be read:
 
-1. the manifest's signature is checked against the dock's own key;
+1. the manifest's signature is checked: against the dock's own key where the eraser holds it;
 2. the camera is listed anew, and every file is read from the medium and hashed;
-3. the wipe gate examines manifest, receipts and fresh reading, and gives a permit or its reasons;
+3. the wipe gate examines manifest, receipts and fresh reading, and gives a permit or its reasons.
+
+:func:`erase` needs that permit, and the only writable moment of the medium:
+
 4. each permitted file that is still what was read is removed, through the root's descriptor only;
 5. the directories are written back, and the camera is listed once more.
 
@@ -31,6 +34,7 @@ from dockd.core.wipe_gate import (
     FreshFile,
     FreshReading,
     SealedManifest,
+    WipePermit,
     WipeRefused,
     examine,
 )
@@ -47,14 +51,19 @@ _NO_DIRECTORY_SYNC = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 
 @dataclass(frozen=True, slots=True)
 class WipeAuthority:
-    """By whose word this dock erases: its own name and key, and the pinned store's."""
+    """By whose word this dock erases: its own name and key, and the pinned store's.
+
+    With ``manifest_key`` None a manifest is checked against the key that it carries. That is enough
+    where the dock's key is not at hand, because the store's receipt over the manifest's own bytes is
+    what proves it (check 14 of the gate).
+    """
 
     dock: str
-    manifest_key: VerifyingKey
+    manifest_key: VerifyingKey | None
     verifier: ReceiptVerifier
 
 
-class _StoppedError(Exception):
+class WipeStoppedError(Exception):
     """The caller wants no more of it, and nothing has been erased."""
 
 
@@ -67,17 +76,44 @@ def prove_and_erase(
     now: Callable[[], datetime],
     should_stop: ShouldStop,
 ) -> WipeReport | WipeRefused:
-    """Run all steps on an open camera, whose id is ``camera`` by our own finding. Blocking.
+    """Run all steps on an open camera that may be written all the time. Blocking.
 
     Stopped before the erasing has ended, it returns a report that is not verified. Raises
     CameraGoneError, CameraUnreadableError (the camera cannot be listed), ManifestInvalidError.
     """
-    sealed = _open_manifest(request, authority.manifest_key)
     try:
-        fresh = read_afresh(volume, should_stop)
-    except _StoppedError:
+        permit = prove(
+            volume,
+            request,
+            authority=authority,
+            camera=camera,
+            now=now,
+            should_stop=should_stop,
+        )
+    except WipeStoppedError:
         return _report(now(), [], "stopped before anything was erased", verified=False)
-    permit = examine(
+    if isinstance(permit, WipeRefused):
+        return permit
+    return erase(volume, permit, now=now, should_stop=should_stop)
+
+
+def prove(
+    volume: DirectoryVolume,
+    request: WipeRequest,
+    *,
+    authority: WipeAuthority,
+    camera: str,
+    now: Callable[[], datetime],
+    should_stop: ShouldStop,
+) -> WipePermit | WipeRefused:
+    """Read the camera afresh and ask the gate. ``camera`` is its id by our own finding. Blocking.
+
+    Raises WipeStoppedError, CameraGoneError, CameraUnreadableError (the camera cannot be listed),
+    ManifestInvalidError.
+    """
+    sealed = _open_manifest(request, authority.manifest_key)
+    fresh = read_afresh(volume, should_stop)
+    return examine(
         sealed,
         fresh,
         expected=Expected(authority.dock, camera, request.visit_id, authority.verifier.store_id),
@@ -85,53 +121,23 @@ def prove_and_erase(
         now=now(),
         verify_receipt=authority.verifier.verify,
     )
-    if isinstance(permit, WipeRefused):
-        return permit
-    return _erase(volume, permit.redeem(), now, should_stop)
 
 
-def read_afresh(volume: DirectoryVolume, should_stop: ShouldStop) -> FreshReading:
-    """List the camera and read every file again, from the medium and not from the page cache."""
-    listing = volume.list_files()
-    files = tuple(_read(volume, file, should_stop) for file in listing.files)
-    return FreshReading(files, listing.skipped, listing.unsettled)
-
-
-def _open_manifest(request: WipeRequest, key: VerifyingKey) -> SealedManifest:
-    body = request.manifest.encode()
-    return SealedManifest(
-        read_manifest(request.manifest, key),
-        hashlib.sha256(body).hexdigest(),
-        len(body),
-        request.manifest_receipt,
-    )
-
-
-def _read(volume: DirectoryVolume, listed: ListedFile, should_stop: ShouldStop) -> FreshFile:
-    digest = hashlib.sha256()
-    try:
-        with contextlib.closing(volume.open_file(listed.path)) as file:
-            before = file.stat()
-            file.forget_cached()
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
-                if should_stop():
-                    raise _StoppedError
-            after = file.stat()
-    except CameraUnreadableError:
-        return FreshFile(listed.path, listed.stat, None, held_still=True)
-    return FreshFile(listed.path, after, digest.hexdigest(), listed.stat == before == after)
-
-
-def _erase(
+def erase(
     volume: DirectoryVolume,
-    permitted: Iterable[FreshFile],
+    permit: WipePermit,
+    *,
     now: Callable[[], datetime],
     should_stop: ShouldStop,
 ) -> WipeReport:
+    """Delete exactly what the permit names, where it is still what was read. Blocking.
+
+    Stopped on the way, it returns a report that is not verified. Raises CameraGoneError, and
+    CameraUnreadableError when the camera cannot be listed afterwards.
+    """
     erased: list[FreshFile] = []
     kept: list[str] = []
-    for file in permitted:
+    for file in permit.redeem():
         if should_stop():
             kept.append("stopped before all files were erased")
             break
@@ -152,6 +158,42 @@ def _erase(
         return _report(now(), erased, kept[0] + more, verified=False)
     words = "directories written back and listed again: no erased file is left"
     return _report(now(), erased, words, verified=True)
+
+
+def read_afresh(volume: DirectoryVolume, should_stop: ShouldStop) -> FreshReading:
+    """List the camera and read every file again, from the medium and not from the page cache.
+
+    Raises WipeStoppedError, CameraGoneError, CameraUnreadableError (the camera cannot be listed).
+    """
+    listing = volume.list_files()
+    files = tuple(_read(volume, file, should_stop) for file in listing.files)
+    return FreshReading(files, listing.skipped, listing.unsettled)
+
+
+def _open_manifest(request: WipeRequest, key: VerifyingKey | None) -> SealedManifest:
+    body = request.manifest.encode()
+    return SealedManifest(
+        read_manifest(request.manifest, key),
+        hashlib.sha256(body).hexdigest(),
+        len(body),
+        request.manifest_receipt,
+    )
+
+
+def _read(volume: DirectoryVolume, listed: ListedFile, should_stop: ShouldStop) -> FreshFile:
+    digest = hashlib.sha256()
+    try:
+        with contextlib.closing(volume.open_file(listed.path)) as file:
+            before = file.stat()
+            file.forget_cached()
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+                if should_stop():
+                    raise WipeStoppedError
+            after = file.stat()
+    except CameraUnreadableError:
+        return FreshFile(listed.path, listed.stat, None, held_still=True)
+    return FreshFile(listed.path, after, digest.hexdigest(), listed.stat == before == after)
 
 
 def _remove(volume: DirectoryVolume, file: FreshFile) -> str | None:
