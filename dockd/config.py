@@ -89,20 +89,20 @@ _Path = Annotated[Path, Field(strict=False), AfterValidator(_from_base)]
 _Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_printable)]
 
 
-class _Table(BaseModel):
-    """A table of the file: no unknown key, no silent conversion, no change afterwards."""
+class Table(BaseModel):
+    """A table of a TOML file: no unknown key, no silent conversion, no change afterwards."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class DockConfig(_Table):
+class DockConfig(Table):
     """``[dock]``: who this dock is, and where it keeps its journal, key and lock."""
 
     name: _Name
     state_dir: Annotated[_Path, AfterValidator(_not_a_file)]
 
 
-class TargetConfig(_Table):
+class TargetConfig(Table):
     """``[target]``: the store, and the key its receipts must be signed with.
 
     ``stall_timeout_s`` is how long a request may go without any progress.
@@ -114,14 +114,14 @@ class TargetConfig(_Table):
     stall_timeout_s: Annotated[float, Field(gt=0)] = 60.0
 
 
-class UploadConfig(_Table):
+class UploadConfig(Table):
     """``[upload]``: how many recordings are sent at once, in all and from one bay."""
 
     streams: Annotated[int, Field(ge=1, le=64)] = 8
     streams_per_bay: Annotated[int, Field(ge=1, le=64)] = 4
 
 
-class CamerasConfig(_Table):
+class CamerasConfig(Table):
     """``[cameras]``: how cameras are looked at, and the limits of one listing."""
 
     settle_s: Annotated[float, Field(ge=0)] = 2.0
@@ -131,39 +131,39 @@ class CamerasConfig(_Table):
     flagged: Annotated[tuple[str, ...], Field(strict=False)] = ()
 
 
-class WipeConfig(_Table):
+class WipeConfig(Table):
     """``[wipe]``: whether proved footage is erased from cameras, and how long after its proof."""
 
     when: Literal["after_proof", "never"] = "after_proof"
     hold_s: Annotated[float, Field(ge=0)] = 0.0
 
 
-class ChargeConfig(_Table):
+class ChargeConfig(Table):
     """``[charge]``: the least time a camera charges before it is shown as ready."""
 
     minimum_s: Annotated[float, Field(ge=0)] = 0.0
 
 
-class AttentionConfig(_Table):
+class AttentionConfig(Table):
     """``[attention]``: how often a bay that needs a person tries again by itself."""
 
     retry_s: Annotated[float, Field(gt=0)] = 900.0
 
 
-class LogConfig(_Table):
+class LogConfig(Table):
     """``[log]``: the least level that is logged."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
-class BayConfig(_Table):
+class BayConfig(Table):
     """``[[bay]]``: one bay, bound to the folder in which its camera appears."""
 
     name: _Name
     folder: Annotated[_Path, AfterValidator(_directory)]
 
 
-class Config(_Table):
+class Config(Table):
     """The whole file. Build it with :func:`load_config`, which also checks tables against each other."""
 
     dock: DockConfig
@@ -195,7 +195,7 @@ def load_config(path: Path) -> Config:
     try:
         config = Config.model_validate(raw, context={"base": base})
     except ValidationError as error:
-        problems = [_problem(details) for details in error.errors()]
+        problems = list(problems_of(error))
     problems.extend(_problems_between(raw, base))
     if config is None or problems:
         raise ConfigError(str(path), tuple(problems))
@@ -208,6 +208,11 @@ _WORDS = {
     "model_type": "must be a table",
     "tuple_type": "must be a list",
 }
+
+
+def problems_of(error: ValidationError) -> tuple[str, ...]:
+    """Return each problem of a table as a line that begins with the key's full name."""
+    return tuple(_problem(details) for details in error.errors())
 
 
 def _problem(details: ErrorDetails) -> str:

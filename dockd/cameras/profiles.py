@@ -1,0 +1,151 @@
+"""Profiles: what dockd knows about each model of camera. docs/profiles.md explains them to people.
+
+One TOML file is one profile. The packaged ones are in ``profiles/`` beside this file; a file of the
+same name in a directory of the dock replaces a packaged one as a whole.
+"""
+
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, Field, ValidationError
+
+from dockd.cameras.discovery import MASS_STORAGE
+from dockd.config import Table, problems_of
+from dockd.core.errors import ConfigError
+
+PACKAGED = Path(__file__).parent / "profiles"
+"""The profiles that come with dockd."""
+
+
+def _time_zone(name: str) -> str:
+    if name != "UTC":
+        try:
+            ZoneInfo(name)
+        except (OSError, ValueError):
+            raise ValueError(f"{name!r} is not a time zone that this system knows") from None
+    return name
+
+
+def _program(command: tuple[str, ...]) -> tuple[str, ...]:
+    if not command[0].startswith("/"):
+        raise ValueError("must begin with the absolute path of a program")
+    return command
+
+
+_UsbId = Annotated[str, Field(pattern=r"^[0-9a-f]{4}$")]
+_Strings = Annotated[tuple[str, ...], Field(strict=False)]
+_Percent = Annotated[int, Field(ge=1, le=100)]
+
+
+class Match(Table):
+    """``[match]``: which devices this profile is for. What is not given matches anything.
+
+    ``label`` and ``serial`` are shell patterns with letter case. ``interface_classes`` are the only
+    ones that the device may have; the default is mass storage alone.
+    """
+
+    vendor: _UsbId | None = None
+    product: _UsbId | None = None
+    label: str | None = None
+    serial: str | None = None
+    interface_classes: Annotated[
+        tuple[Annotated[int, Field(ge=0, le=255)], ...], Field(strict=False, min_length=1)
+    ] = (MASS_STORAGE,)
+
+
+class Footage(Table):
+    """``[footage]``: where recordings are; none given is everywhere.
+
+    ``roots`` are directories. ``settings`` and ``flagged`` are patterns for paths, in which ``*``
+    also matches ``/`` and letter case is ignored: the first for the camera's own settings, which are
+    no recordings and never erased, the second for recordings that the camera marked as evidence.
+    """
+
+    roots: _Strings = ()
+    settings: _Strings = ()
+    flagged: _Strings = ()
+
+
+class CameraClock(Table):
+    """``[clock]``: the zone of the times of its files, where the file system does not say (FAT)."""
+
+    time_zone: Annotated[str, AfterValidator(_time_zone)] = "UTC"
+
+
+class AllowedFileSystem(Table):
+    """``[file_system]``: the types that may be mounted, and which one it is among several."""
+
+    allowed: Annotated[_Strings, Field(min_length=1)] = ("vfat", "exfat")
+    partition: Annotated[int, Field(ge=1)] | None = None
+    label: str | None = None
+
+
+class IdentityFrom(StrEnum):
+    """Which of its marks tells a camera of this model from the next one."""
+
+    SERIAL = "serial"
+    LABEL = "label"
+    UUID = "uuid"
+
+
+class Identity(Table):
+    """``[identity]``: where to begin looking for the camera's id."""
+
+    source: Annotated[IdentityFrom, Field(alias="from", strict=False)] = IdentityFrom.SERIAL
+
+
+class Wipe(Table):
+    """``[wipe]``: how proved footage is erased. docs/profiles.md says what each method amounts to."""
+
+    method: Literal["delete", "format", "overwrite"] = "delete"
+
+
+class Charge(Table):
+    """``[charge]``: when it is charged: after a least time, or when its battery says so.
+
+    ``battery_file`` is a file on the camera whose first number is the battery's charge in percent.
+    """
+
+    minimum_s: Annotated[float, Field(ge=0)] = 0.0
+    wanted_percent: _Percent | None = None
+    battery_file: str | None = None
+
+
+class Prepare(Table):
+    """``[prepare]``: a program to run before mounting, for cameras that must be unlocked.
+
+    The helper runs it as it stands, with the bay's port in ``DOCKD_PORT``.
+    """
+
+    command: Annotated[_Strings, Field(min_length=1), AfterValidator(_program)]
+    timeout_s: Annotated[float, Field(gt=0, le=300)] = 30.0
+
+
+class Profile(Table):
+    """One model of camera. ``name`` is also the name of its file; ``title`` is for people."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+    title: Annotated[str, Field(min_length=1, max_length=200)]
+    enabled: bool = True
+    match: Match = Match()
+    footage: Footage = Footage()
+    clock: CameraClock = CameraClock()
+    file_system: AllowedFileSystem = AllowedFileSystem()
+    identity: Identity = Identity()
+    wipe: Wipe = Wipe()
+    charge: Charge = Charge()
+    prepare: Prepare | None = None
+
+
+def load_profiles(directories: Iterable[Path]) -> tuple[Profile, ...]:
+    """Return the packaged profiles and those of the directories, disabled ones included, by name.
+
+    A later directory replaces profiles of the same name; one that does not exist is empty. Raises
+    ConfigError with every problem of the first directory that has any.
+    """
+    raise NotImplementedError
