@@ -37,7 +37,7 @@ from dockd.evidence.sidecar import find_sidecars
 from dockd.ingest import Ingest, Services
 from dockd.ops import events
 from dockd.scanning import log_skipped, newest_file_at, take_in
-from dockd.sealing import seal
+from dockd.sealing import compose, seal
 from dockd.worker import Worker
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
@@ -380,8 +380,9 @@ class Bay:
     async def _seal(self) -> BayEvent:
         visit, ingest = self._current()
         recordings = list(ingest.recordings.values())
+        self.visit = await compose(self._services, visit, recordings, self.listing.skipped)
         try:
-            self.visit = await seal(self._services, visit, recordings, self.listing.skipped)
+            self.visit = await seal(self._services, self.visit)
         except ReceiptRejectedError:
             if await ingest.ask_again():
                 return BayEvent.SEAL_REFUSED

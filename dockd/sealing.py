@@ -44,28 +44,54 @@ def manifest_entries(recordings: Iterable[Recording]) -> tuple[ManifestEntry, ..
     )
 
 
-async def seal(
+async def compose(
     services: Services,
     visit: Visit,
     recordings: Sequence[Recording],
     skipped: Sequence[SkippedEntry],
 ) -> Visit:
-    """Upload the manifest of the visit and return the visit with the manifest's proved receipt.
+    """Return the visit with a signed manifest of what is so now, which is in the journal, too.
 
-    A manifest that says the same already is used again, so a restart seals nothing twice. Raises
-    ReceiptRejectedError when the store does not hold everything that is on the list, and the
-    target's, receipt's and journal's errors.
+    A manifest that says the same already stays, with its proof: a restart seals nothing twice, and
+    no hold begins anew. Raises JournalError.
     """
-    signed = visit.manifest
-    if signed is None or not _says_the_same(services, signed, recordings, skipped):
-        signed = sign_manifest(services.key, await _compose(services, visit, recordings, skipped))
-        visit = replace(visit, manifest=signed, manifest_url=None, manifest_receipt=None)
-    body = signed.encode()
+    if visit.manifest is not None and _says_the_same(services, visit.manifest, recordings, skipped):
+        return visit
+    manifest = Manifest(
+        dock=services.dock,
+        camera=visit.camera.camera_id,
+        visit=visit.visit_id,
+        bay=visit.bay,
+        created_at=services.clock.now(),
+        custody_head=await services.journal.custody_head(),
+        recordings=manifest_entries(recordings),
+        skipped=tuple(skipped),
+    )
+    composed = replace(
+        visit,
+        manifest=sign_manifest(services.key, manifest),
+        manifest_url=None,
+        manifest_receipt=None,
+        hold_until=None,
+    )
+    # Before the target hears of it: a restart must not make another one of the same.
+    await services.journal.update_visit(composed, None)
+    return composed
+
+
+async def seal(services: Services, visit: Visit) -> Visit:
+    """Upload the visit's manifest and return the visit with the manifest's proved receipt.
+
+    The hold begins here, once. Raises ReceiptRejectedError when the store does not hold everything
+    that is on the list, and the target's, receipt's and journal's errors.
+    """
+    if visit.hold_until is not None and _proves(services, visit, visit.manifest_receipt or ""):
+        return visit
+    body = (visit.manifest or "").encode()
     digest = sha256(body).hexdigest()
-    unproved = visit
 
     async def on_created(url: str) -> None:
-        await services.journal.update_visit(replace(unproved, manifest_url=url), None)
+        await services.journal.update_visit(replace(visit, manifest_url=url), None)
 
     spec = UploadSpec(
         key=sha256(f"manifest\0{visit.camera.camera_id}\0{digest}".encode()).hexdigest(),
@@ -86,16 +112,8 @@ async def seal(
         on_progress=lambda _: None,
     )
     receipt = sent.receipt or await services.uploader.receipt(sent.url)
-    now = services.clock.now()
     try:
-        prove(
-            services.verifier.verify(receipt),
-            dock=services.dock,
-            camera=visit.camera.camera_id,
-            sha256=digest,
-            size_bytes=len(body),
-            now=now,
-        )
+        _prove(services, visit, receipt)
     except ReceiptInvalidError as error:
         events.RECEIPT_REFUSED.log(
             bay=visit.bay,
@@ -109,7 +127,7 @@ async def seal(
         visit,
         manifest_url=sent.url,
         manifest_receipt=receipt,
-        hold_until=now + timedelta(seconds=services.config().wipe.hold_s),
+        hold_until=services.clock.now() + timedelta(seconds=services.config().wipe.hold_s),
     )
     await services.journal.update_visit(
         sealed,
@@ -117,28 +135,31 @@ async def seal(
             "manifest.confirmed",
             visit=visit.visit_id,
             camera=visit.camera.camera_id,
-            details={"sha256": digest, "recordings": len(recordings), "receipt": receipt},
+            details={"sha256": digest, "receipt": receipt},
         ),
     )
     return sealed
 
 
-async def _compose(
-    services: Services,
-    visit: Visit,
-    recordings: Sequence[Recording],
-    skipped: Sequence[SkippedEntry],
-) -> Manifest:
-    return Manifest(
+def _prove(services: Services, visit: Visit, receipt: str) -> None:
+    body = (visit.manifest or "").encode()
+    prove(
+        services.verifier.verify(receipt),
         dock=services.dock,
         camera=visit.camera.camera_id,
-        visit=visit.visit_id,
-        bay=visit.bay,
-        created_at=services.clock.now(),
-        custody_head=await services.journal.custody_head(),
-        recordings=manifest_entries(recordings),
-        skipped=tuple(skipped),
+        sha256=sha256(body).hexdigest(),
+        size_bytes=len(body),
+        now=services.clock.now(),
     )
+
+
+def _proves(services: Services, visit: Visit, receipt: str) -> bool:
+    try:
+        _prove(services, visit, receipt)
+    except ReceiptInvalidError:
+        # Perhaps of a store that is not the pinned one any more: ask that one.
+        return False
+    return True
 
 
 def _says_the_same(

@@ -1,0 +1,112 @@
+"""The real ``dockd`` as a process, forked from one that has imported it already: ready in no time."""
+
+import asyncio
+import json
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, Self
+
+from dockd.cli.main import main
+from dockd.ops.events import Event
+from tests.faults.triggers import Kill
+
+_LOOK_EVERY_S = 0.01
+
+_forks = multiprocessing.get_context("forkserver")
+_forks.set_forkserver_preload(["dockd.cli.main"])
+
+
+class Dockd:
+    """A ``dockd`` command under way. Its lines are added to ``log``, its errors to ``log``.errors."""
+
+    def __init__(self, *arguments: str, log: Path, kill: Kill | None = None) -> None:
+        """Start it."""
+        self.log = log
+        self._seen = log.stat().st_size if log.exists() else 0
+        self._process: BaseProcess = _forks.Process(target=_run, args=(arguments, log, kill))
+        self._process.start()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.send(signal.SIGKILL)
+        await self.ended()
+        self._process.close()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid or 0
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal, if it still runs."""
+        if self._process.is_alive():
+            os.kill(self.pid, number)
+
+    async def ended(self, within_s: float = 20.0) -> int:
+        """Wait for its end and return its exit code; minus the number of the signal that killed it."""
+        await asyncio.to_thread(self._process.join, within_s)
+        if self._process.exitcode is None:
+            raise TimeoutError(f"it still runs after {within_s} s")
+        return self._process.exitcode
+
+    async def stop(self, within_s: float = 10.0) -> int:
+        """Stop it with SIGTERM, in order and in time; return its exit code."""
+        self.send(signal.SIGTERM)
+        return await self.ended(within_s)
+
+    async def said(self, event: Event, within_s: float = 20.0, **values: object) -> bool:
+        """Wait until this run logs an event with these values; false when it ends without."""
+        async with asyncio.timeout(within_s):
+            while True:
+                ended = self._process.exitcode is not None
+                for line in self.lines():
+                    if line["event"] == event.name and values.items() <= line.items():
+                        return True
+                if ended:
+                    return False
+                await asyncio.sleep(_LOOK_EVERY_S)
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """Yield what this run has logged; a line cut off by SIGKILL is passed over."""
+        return read_lines(self.log, self._seen)
+
+    def errors(self) -> str:
+        """Return what was written to standard error, by all runs."""
+        return errors_beside(self.log).read_text(encoding="utf-8", errors="backslashreplace")
+
+
+def read_lines(log: Path, offset: int = 0) -> Iterator[dict[str, Any]]:
+    """Yield the lines of a log, from a byte on; one cut off by SIGKILL is passed over."""
+    if not log.exists():
+        return
+    with log.open("rb") as file:
+        file.seek(offset)
+        for line in file:
+            try:
+                yield json.loads(line)
+            except ValueError:
+                continue
+
+
+def errors_beside(log: Path) -> Path:
+    """Return where the standard error of a run is."""
+    return log.with_suffix(".errors")
+
+
+def _run(arguments: tuple[str, ...], log: Path, kill: Kill | None) -> None:
+    """Be the process."""
+    for number, path in ((1, log), (2, errors_beside(log))):
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(fd, number)
+        os.close(fd)
+    os.setpgid(0, 0)
+    sys.argv = ["dockd", *arguments]
+    if kill is not None:
+        kill.arm()
+    main()
