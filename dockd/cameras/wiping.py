@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
+from dockd import __version__
 from dockd.cameras.directory import DirectoryVolume, file_stat
 from dockd.core.errors import CameraGoneError, CameraUnreadableError
 from dockd.core.interfaces import ShouldStop
@@ -43,6 +44,7 @@ from dockd.evidence.manifests import read_manifest
 from dockd.evidence.receipts import ReceiptVerifier
 
 METHOD = "delete"
+TOOL = f"dockd {__version__}"
 LEVEL = "erase for re-use, not sanitisation (NIST SP 800-88r2)"
 
 _CHUNK_BYTES = 1 << 20
@@ -249,4 +251,5 @@ def _report(
         verified=verified,
         verification=verification,
         finished_at=finished_at,
+        tool=TOOL,
     )

@@ -73,6 +73,25 @@ class BayStalledError(CameraError):
     )
 
 
+class HelperError(DockdError):
+    """The privileged helper failed, or was asked for something that it does not do."""
+
+    advice = "Look at the helper's log: journalctl -u dockd-helper. The camera is not erased."
+
+
+class HelperUnavailableError(HelperError):
+    """The helper does not answer, or is still busy with this bay."""
+
+    retry = Retry.WHEN_BACK
+    advice = "If it stays: systemctl status dockd-helper.socket dockd-helper.service."
+
+
+class DeviceRefusedError(HelperError):
+    """The helper will not touch what is in the bay: unknown, in use elsewhere, not tagged, ambiguous."""
+
+    advice = "Take the device out, and find out what it is and what else uses it."
+
+
 class TargetError(DockdError):
     """The store did not take or prove footage. ``retry_after_s`` is its own wish, if it had one."""
 

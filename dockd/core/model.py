@@ -334,7 +334,11 @@ class WipeRequest:
 
 @dataclass(frozen=True, slots=True)
 class WipeReport:
-    """What an eraser did and checked, in the words of NIST SP 800-88r2 for the level."""
+    """What an eraser did and checked, in the words of NIST SP 800-88r2 for the level.
+
+    ``tool`` names the programs that did it, with their versions; ``preserved`` are the camera's own
+    settings files that were left or put back.
+    """
 
     method: str
     level: str
@@ -344,6 +348,7 @@ class WipeReport:
     verification: str
     finished_at: datetime
     preserved: tuple[bytes, ...] = ()
+    tool: str = ""
 
 
 class Power(StrEnum):

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from dockd import __version__
 from dockd.cameras import wiping
 from dockd.cameras.directory import DirectoryVolume, ListingLimits
 from dockd.cameras.wiping import prove_and_erase
@@ -126,6 +127,7 @@ def test_proved_files_are_erased_and_directories_stay(bench: Bench) -> None:
         verified=True,
         verification="directories written back and listed again: no erased file is left",
         finished_at=START,
+        tool=f"dockd {__version__}",
     )
 
 
