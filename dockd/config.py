@@ -122,10 +122,13 @@ class UploadConfig(Table):
 
 
 class CamerasConfig(Table):
-    """``[cameras]``: how cameras are looked at, and the limits of one listing."""
+    """``[cameras]``: how cameras are looked at, and the limits of one listing.
+
+    ``reconcile_s`` has a bound because each look at the bays feeds the service manager's watchdog.
+    """
 
     settle_s: Annotated[float, Field(ge=0)] = 2.0
-    reconcile_s: Annotated[float, Field(gt=0)] = 5.0
+    reconcile_s: Annotated[float, Field(gt=0, le=30)] = 5.0
     max_files: Annotated[int, Field(ge=1, le=1_000_000)] = 100_000
     max_depth: Annotated[int, Field(ge=1, le=256)] = 32
     flagged: Annotated[tuple[str, ...], Field(strict=False)] = ()
@@ -164,17 +167,20 @@ class BayConfig(Table):
 
 
 class Config(Table):
-    """The whole file. Build it with :func:`load_config`, which also checks tables against each other."""
+    """The whole file. Build it with :func:`load_config`, which also checks tables against each other.
+
+    A dock that is still to be set up may have neither target nor bays; bays never come without target.
+    """
 
     dock: DockConfig
-    target: TargetConfig
+    target: TargetConfig | None = None
     upload: UploadConfig = UploadConfig()
     cameras: CamerasConfig = CamerasConfig()
     wipe: WipeConfig = WipeConfig()
     charge: ChargeConfig = ChargeConfig()
     attention: AttentionConfig = AttentionConfig()
     log: LogConfig = LogConfig()
-    bays: Annotated[tuple[BayConfig, ...], Field(alias="bay", strict=False)]
+    bays: Annotated[tuple[BayConfig, ...], Field(alias="bay", strict=False)] = ()
 
 
 def load_config(path: Path) -> Config:
@@ -233,8 +239,8 @@ def _full_name(location: tuple[int | str, ...]) -> str:
 def _problems_between(raw: Mapping[str, object], base: Path) -> Iterator[str]:
     """Compare keys with each other, as far as the file has them in the right shape."""
     bays = raw.get("bay")
-    if bays == []:
-        yield "bay: there must be at least one"
+    if bays and "target" not in raw:
+        yield "target: is missing; what the bays take in must go somewhere"
     tables = [
         (f"bay[{number}]", table)
         for number, table in enumerate(bays if isinstance(bays, list) else [], start=1)

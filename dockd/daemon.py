@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import random
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from dockd.bay import Bay, Observation
 from dockd.cameras.directory import ListingLimits
 from dockd.cameras.folder import FolderSource
 from dockd.cameras.wiping import WipeAuthority
-from dockd.config import Config, load_config
+from dockd.config import Config, TargetConfig, load_config
 from dockd.core.errors import ConfigError
 from dockd.core.interfaces import CameraSource
 from dockd.core.lifecycle import BayState
@@ -29,7 +30,7 @@ from dockd.evidence.receipts import ReceiptVerifier
 from dockd.ingest import Services
 from dockd.journal.durable import DirectoryLock, remove_leftovers
 from dockd.journal.journal import SqliteJournal
-from dockd.ops import events
+from dockd.ops import events, notify
 from dockd.ops.logs import configure_logs
 from dockd.ops.status import StatusServer
 from dockd.status import dock_status
@@ -110,6 +111,7 @@ class LiveConfig:
             events.CONFIG_REFUSED.log(file=str(self.path), problems=problems)
             return
         self.current = new
+        configure_logs(new.log.level)
         events.CONFIG_RELOADED.log(file=str(self.path))
 
 
@@ -121,12 +123,17 @@ class Dock:
         services: Services,
         sources: Sequence[CameraSource],
         new_worker: Callable[[str], Worker] = lambda bay: BayThread(f"bay-{bay}"),
+        reconciled: Callable[["Dock"], None] = lambda _: None,
     ) -> None:
-        """Build with empty bays; :meth:`run` brings them to life."""
+        """Build with empty bays; :meth:`run` brings them to life.
+
+        ``reconciled`` is called after each look at all bays.
+        """
         self.services = services
         self.bays: dict[str, Bay] = {}
         self._sources = sources
         self._new_worker = new_worker
+        self._reconciled = reconciled
         self._look = asyncio.Event()
         self._stalled: set[str] = set()
         self._crowded: dict[str, Sequence[str]] = {}
@@ -169,6 +176,7 @@ class Dock:
                 self._look.clear()
                 self._observe(await looker.start(self._enumerate))
                 self._report_stalls()
+                self._reconciled(self)
         finally:
             looker.close()
 
@@ -219,12 +227,14 @@ _IDLE = frozenset({BayState.EMPTY, BayState.REFUSED})
 
 
 @contextlib.asynccontextmanager
-async def running_services(live: LiveConfig, paths: StatePaths) -> AsyncIterator[Services]:
+async def running_services(
+    live: LiveConfig, target_config: TargetConfig, paths: StatePaths
+) -> AsyncIterator[Services]:
     """Open journal, keys and target, and close them in order."""
     config = live.current
     key = load_or_create_key(paths.key)
     verifier = ReceiptVerifier(
-        config.target.store_id, load_verifying_key(config.target.receipt_key)
+        target_config.store_id, load_verifying_key(target_config.receipt_key)
     )
     clock = SystemClock()
     journal = await SqliteJournal.open(
@@ -236,7 +246,7 @@ async def running_services(live: LiveConfig, paths: StatePaths) -> AsyncIterator
     )
     try:
         async with TusTarget(
-            config.target.url, stall_timeout_s=config.target.stall_timeout_s
+            target_config.url, stall_timeout_s=target_config.stall_timeout_s
         ) as target:
             yield Services(
                 config=live,
@@ -268,7 +278,10 @@ async def run_daemon(config_file: Path) -> None:
     paths = StatePaths(config.dock.state_dir)
     with DirectoryLock(paths.state_dir):
         remove_leftovers(paths.state_dir)
-        async with running_services(live, paths) as services:
+        if config.target is None or not config.bays:
+            await _run_until_signalled(_wait_to_be_set_up(live, paths), live.reload)
+            return
+        async with running_services(live, config.target, paths) as services:
             source = FolderSource(
                 {bay.name: bay.folder for bay in config.bays},
                 WipeAuthority(config.dock.name, services.key.public, services.verifier),
@@ -277,12 +290,45 @@ async def run_daemon(config_file: Path) -> None:
                 limits=ListingLimits(config.cameras.max_files, config.cameras.max_depth),
                 flagged=config.cameras.flagged,
             )
-            dock = Dock(services, [source])
+            dock = Dock(services, [source], reconciled=lambda dock: notify.alive(_summary(dock)))
+
+            def reload() -> None:
+                live.reload()
+                services.dispatcher.limits = _limits(live.current)
+
+            events.DAEMON_STARTED.log(
+                version=__version__,
+                dock=config.dock.name,
+                bays=[bay.name for bay in config.bays],
+                target=config.target.url,
+            )
             async with StatusServer(paths.socket, dock.status):
-                await _run_until_signalled(dock, live)
+                await _run_until_signalled(dock.run(), reload)
 
 
-async def _run_until_signalled(dock: Dock, live: LiveConfig) -> None:
+def _summary(dock: Dock) -> str:
+    states = Counter(bay.state.value for bay in dock.bays.values())
+    return f"{len(dock.bays)} bays: " + ", ".join(
+        f"{count} {state}" for state, count in states.items()
+    )
+
+
+async def _wait_to_be_set_up(live: LiveConfig, paths: StatePaths) -> None:
+    """Be there for ``dockd status`` and ``dockd doctor`` while there is nothing to do yet."""
+    config = live.current
+    missing = [
+        table for table, there in (("target", config.target), ("bay", config.bays)) if not there
+    ]
+    events.DAEMON_NOT_SET_UP.log(file=str(live.path), missing=missing)
+    async with StatusServer(paths.socket, lambda: dock_status(config.dock.name, (), {})):
+        while True:
+            notify.alive(f"not set up yet, see dockd doctor; missing: {', '.join(missing)}")
+            await asyncio.sleep(live.current.cameras.reconcile_s)
+
+
+async def _run_until_signalled(
+    work: Coroutine[None, None, None], reload: Callable[[], None]
+) -> None:
     loop = asyncio.get_running_loop()
     stopping: asyncio.Future[str] = loop.create_future()
 
@@ -290,26 +336,15 @@ async def _run_until_signalled(dock: Dock, live: LiveConfig) -> None:
         if not stopping.done():
             stopping.set_result(name)
 
-    def reload() -> None:
-        live.reload()
-        configure_logs(live.current.log.level)
-        dock.services.dispatcher.limits = _limits(live.current)
-
     loop.add_signal_handler(signal.SIGTERM, stop, "SIGTERM")
     loop.add_signal_handler(signal.SIGINT, stop, "SIGINT")
     loop.add_signal_handler(signal.SIGHUP, reload)
-    config = live.current
-    events.DAEMON_STARTED.log(
-        version=__version__,
-        dock=config.dock.name,
-        bays=[bay.name for bay in config.bays],
-        target=config.target.url,
-    )
-    running = asyncio.create_task(dock.run())
+    running = asyncio.create_task(work)
     try:
         waits: set[asyncio.Future[Any]] = {running, stopping}
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     finally:
+        notify.stopping()
         running.cancel()
         await asyncio.wait({running}, timeout=STOP_WITHIN_S)
     if running.done() and not running.cancelled():

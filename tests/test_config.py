@@ -65,6 +65,7 @@ def test_paths_start_at_the_file_and_the_rest_has_defaults(site: Path) -> None:
     config = load_config(write(site, MINIMAL))
 
     assert config.dock.state_dir == site / "state"
+    assert config.target is not None
     assert config.target.receipt_key == site / "key.pem"
     assert [(bay.name, bay.folder) for bay in config.bays] == [
         ("1", site / "bays/1"),
@@ -74,6 +75,17 @@ def test_paths_start_at_the_file_and_the_rest_has_defaults(site: Path) -> None:
         8,
         2.0,
         "after_proof",
+    )
+
+
+def test_a_dock_may_be_set_up_later_but_bays_need_a_target(site: Path) -> None:
+    """INV-2: no bay takes footage in that could go nowhere."""
+    dock, target, bays = re.split(r"^(?=\[target\]|\[\[bay\]\])", MINIMAL, maxsplit=2, flags=re.M)
+    config = load_config(write(site, dock))
+    assert (config.target, config.bays) == (None, ())
+    assert load_config(write(site, dock + target)).bays == ()
+    assert problems(site, dock + bays) == (
+        "target: is missing; what the bays take in must go somewhere",
     )
 
 
@@ -170,6 +182,7 @@ def test_the_state_directory_is_no_file(site: Path) -> None:
 )
 def test_urls_that_are_safe(site: Path, url: str) -> None:
     config = load_config(write(site, MINIMAL.replace("http://127.0.0.1:1080/files/", url)))
+    assert config.target is not None
     assert config.target.url == url
 
 
@@ -212,9 +225,7 @@ def test_names_fit_on_a_label(site: Path, name: str) -> None:
     assert [problem.partition(":")[0] for problem in found] == ["bay[1].name"]
 
 
-@pytest.mark.parametrize(
-    "bay", ["", "bay = []", "bay = 3", '[bay]\nname = "1"', "bay = [1]", "[[bay]]\nname = 1"]
-)
+@pytest.mark.parametrize("bay", ["bay = 3", '[bay]\nname = "1"', "bay = [1]", "[[bay]]\nname = 1"])
 def test_bays_of_odd_shape_are_a_problem_and_no_crash(site: Path, bay: str) -> None:
     text = bay + "\n" + MINIMAL.partition("[[bay]]")[0] if bay.startswith("bay") else ""
     text = text or MINIMAL.partition("[[bay]]")[0] + bay
@@ -238,6 +249,8 @@ def keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, field in model.model_fields.items():
         key = prefix + (field.alias or name)
         inner = field.annotation
+        if key == "target":
+            inner = inner.__args__[0]  # type: ignore[union-attr]
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             yield from keys(inner, f"{key}.")
         elif key == "bay":

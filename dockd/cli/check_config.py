@@ -25,7 +25,8 @@ def check_config(file: Path, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"ok": True, **_summary(config)}))
     else:
-        print(f"ok: dock {config.dock.name} sends to {config.target.url}")
+        where = f"sends to {config.target.url}" if config.target else "has no target yet"
+        print(f"ok: dock {config.dock.name} {where}")
         for bay in config.bays:
             print(f"bay {bay.name}: {bay.folder}")
 
@@ -33,7 +34,7 @@ def check_config(file: Path, *, as_json: bool) -> None:
 def _summary(config: Config) -> dict[str, object]:
     return {
         "dock": config.dock.name,
-        "target": config.target.url,
-        "store_id": config.target.store_id,
+        "target": config.target.url if config.target else None,
+        "store_id": config.target.store_id if config.target else None,
         "bays": [{"name": bay.name, "folder": str(bay.folder)} for bay in config.bays],
     }

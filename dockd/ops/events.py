@@ -229,3 +229,11 @@ STORE_STRAY = Event(
     "store.stray", WARNING, "Bytes that belong to no upload of the catalogue were put in quarantine.",
     ("name",),
 )  # fmt: skip
+
+# Setting up
+
+DAEMON_NOT_SET_UP = Event(
+    "daemon.not_set_up", WARNING,
+    "The configuration names no store or no bay yet, so there is nothing to do; see ``dockd doctor``.",
+    ("file", "missing"),
+)  # fmt: skip

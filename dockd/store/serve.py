@@ -14,7 +14,7 @@ from aiohttp import web
 from dockd.core.errors import JournalError, ListenRefusedError, StoreError
 from dockd.journal.database import Database
 from dockd.journal.durable import DirectoryLock
-from dockd.ops import events
+from dockd.ops import events, notify
 from dockd.store.app import COLLECTION, StoreApp
 from dockd.store.catalogue import MIGRATIONS, Catalogue, Upload, UploadState
 from dockd.store.expiry import Expiry
@@ -134,8 +134,12 @@ async def serve(data_dir: Path, address: Address, settings: StoreSettings) -> No
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stopped.set)
-    async with Store.running(data_dir, host=address.host, port=address.port, settings=settings):
+    async with Store.running(
+        data_dir, host=address.host, port=address.port, settings=settings
+    ) as store:
+        notify.alive(f"{store.store_id} listens at {store.url}")
         await stopped.wait()
+        notify.stopping()
 
 
 @dataclass(frozen=True, slots=True)
