@@ -6,7 +6,7 @@ The contract that clients rely on is docs/upload-target.md. Bytes are taken by
 
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from aiohttp import hdrs, web
@@ -28,7 +28,7 @@ from dockd.store.receiving import (
 )
 from dockd.store.settings import StoreSettings
 from dockd.store.threads import Threads
-from dockd.store.uploads import UnfinishedUploads, is_full
+from dockd.store.uploads import Arrived, UnfinishedUploads, is_full
 
 COLLECTION = "/files/"
 CHECKING_RETRY_S = 1
@@ -127,23 +127,19 @@ class StoreApp:
         if upload.upload_id == asked.upload_id:
             offset = await self._take_first_bytes(request, upload, checksum)
         else:
-            offset = await self._offset(upload)
+            upload, arrived = await self._look(upload.upload_id)
+            offset = arrived.size_bytes
         answer = await self._progress(201, upload, offset)
         answer.headers["Location"] = f"{COLLECTION}{upload.upload_id}"
         return answer
 
     async def _head(self, request: web.Request) -> web.Response:
-        upload = await self._find(request)
+        upload, arrived = await self._find(request)
         answer = _answer(200)
-        if upload.state is UploadState.HELD:
-            offset = upload.size_bytes
-        else:
-            arrived = await self.receiving.arrived(upload.upload_id)
-            offset = arrived.size_bytes
-            if offset < upload.size_bytes:
-                expires = self.expiry.expires_at(upload, arrived)
-                answer.headers["Upload-Expires"] = headers.format_expires(expires)
-        answer.headers["Upload-Offset"] = str(offset)
+        if arrived.size_bytes < upload.size_bytes:
+            expires = self.expiry.expires_at(upload, arrived)
+            answer.headers["Upload-Expires"] = headers.format_expires(expires)
+        answer.headers["Upload-Offset"] = str(arrived.size_bytes)
         answer.headers["Upload-Length"] = str(upload.size_bytes)
         if upload.metadata:
             answer.headers["Upload-Metadata"] = upload.metadata
@@ -154,11 +150,12 @@ class StoreApp:
         checksum = headers.parse_checksum(request.headers.get("Upload-Checksum"))
         announced = headers.parse_repr_digest(request.headers.get("Repr-Digest"))
         with self.receiving.lock(request.match_info["upload_id"]):
-            upload = await self._find(request)
-            current = await self._offset(upload)
+            upload, arrived = await self._find(request)
             _require_bytes(request, offset, upload)
-            if offset != current:
-                raise RequestRefusedError(409, f"the upload's offset is {current}, not {offset}")
+            if offset != arrived.size_bytes:
+                raise RequestRefusedError(
+                    409, f"the upload's offset is {arrived.size_bytes}, not {offset}"
+                )
             if offset < upload.size_bytes:
                 if announced is not None:
                     upload = await self.catalogue.announce(upload, announced)
@@ -167,8 +164,8 @@ class StoreApp:
 
     async def _delete(self, request: web.Request) -> web.Response:
         with self.receiving.lock(request.match_info["upload_id"]):
-            upload = await self._find(request)
-            if await self._offset(upload) == upload.size_bytes:
+            upload, arrived = await self._find(request)
+            if arrived.size_bytes == upload.size_bytes:
                 raise RequestRefusedError(403, "finished footage is not deleted on request")
             await self.expiry.drop(upload, UploadState.TERMINATED)
         return _answer(204)
@@ -182,16 +179,14 @@ class StoreApp:
         return await handlers[method](request)
 
     async def _receipt(self, request: web.Request) -> web.Response:
-        upload = await self.catalogue.find(request.match_info["upload_id"])
-        if upload is None:
-            raise RequestRefusedError(404, "no such upload")
+        upload, arrived = await self._look(request.match_info["upload_id"])
         if upload.receipt is not None:
             return _answer(200, upload.receipt, headers.RECEIPT_CONTENT_TYPE)
         if upload.refusal is not None:
             return _answer(409, upload.refusal.to_json() + "\n", "application/json")
         if upload.state is not UploadState.RECEIVING:
             raise RequestRefusedError(410, _GONE[upload.state])
-        if await self._offset(upload) < upload.size_bytes:
+        if arrived.size_bytes < upload.size_bytes:
             raise RequestRefusedError(404, "no receipt: the upload is not complete")
         answer = _answer(202, "the bytes are being checked\n")
         answer.headers["Retry-After"] = str(CHECKING_RETRY_S)
@@ -227,23 +222,28 @@ class StoreApp:
             created_at=self.now(),
         )
 
-    async def _find(self, request: web.Request) -> Upload:
-        """Return an upload that can still be sent to, or is held; 404 and 410 otherwise."""
-        upload = await self.catalogue.find(request.match_info["upload_id"])
+    async def _look(self, upload_id: str) -> tuple[Upload, Arrived]:
+        """Return an upload and how much of it is here; 404 when there is no such upload.
+
+        The bytes are looked at first: when its row still says ``receiving`` after that, they had not
+        been taken away meanwhile by an upload that was just finished.
+        """
+        arrived = await self.receiving.arrived(upload_id)
+        upload = await self.catalogue.find(upload_id)
         if upload is None:
             raise RequestRefusedError(404, "no such upload")
+        if upload.state is UploadState.HELD:
+            arrived = replace(arrived, size_bytes=upload.size_bytes)
+        return upload, arrived
+
+    async def _find(self, request: web.Request) -> tuple[Upload, Arrived]:
+        """Return an upload that can still be sent to, or is held; 404 and 410 otherwise."""
+        upload, arrived = await self._look(request.match_info["upload_id"])
         if upload.state in _GONE:
             raise RequestRefusedError(410, _GONE[upload.state])
-        if upload.state is UploadState.RECEIVING:
-            arrived = await self.receiving.arrived(upload.upload_id)
-            if self.expiry.is_due(upload, arrived):
-                raise RequestRefusedError(410, _GONE[UploadState.EXPIRED])
-        return upload
-
-    async def _offset(self, upload: Upload) -> int:
-        if upload.state is UploadState.HELD:
-            return upload.size_bytes
-        return (await self.receiving.arrived(upload.upload_id)).size_bytes
+        if self.expiry.is_due(upload, arrived):
+            raise RequestRefusedError(410, _GONE[UploadState.EXPIRED])
+        return upload, arrived
 
     async def _take_first_bytes(
         self, request: web.Request, upload: Upload, checksum: bytes | None
@@ -269,7 +269,8 @@ class StoreApp:
             )
         finally:
             # Even a request that broke off may have brought the last byte.
-            if await self._offset(upload) == upload.size_bytes:
+            arrived = await self.threads.run(self.uploads.arrived, upload.upload_id)
+            if arrived.size_bytes == upload.size_bytes:
                 self.finishing.submit(upload)
 
     async def _progress(self, status: int, upload: Upload, offset: int) -> web.Response:

@@ -172,15 +172,18 @@ class Catalogue:
         )
         return replace(upload, announced_sha256=sha256)
 
-    async def end(self, upload_id: str, state: UploadState, at: datetime) -> None:
-        """Record that an unfinished upload has expired or was terminated."""
-        await self._database.write(
-            lambda connection: connection.execute(
+    async def end(self, upload_id: str, state: UploadState, at: datetime) -> bool:
+        """Record that an unfinished upload has expired or was terminated; whether it was unfinished."""
+
+        def write(connection: sqlite3.Connection) -> bool:
+            cursor = connection.execute(
                 "UPDATE uploads SET state = ?, ended_at = ?"
                 " WHERE upload_id = ? AND state = 'receiving'",
                 (state, to_rfc3339(at), upload_id),
             )
-        )
+            return cursor.rowcount == 1
+
+        return await self._database.write(write)
 
     async def conclude(self, verdicts: Sequence[Verdict]) -> frozenset[str]:
         """Record what became of complete uploads, all in one transaction.

@@ -37,19 +37,24 @@ class Expiry:
         unfinished = arrived.size_bytes < upload.size_bytes
         return unfinished and self.expires_at(upload, arrived) <= self.now()
 
-    async def drop(self, upload: Upload, state: UploadState) -> None:
-        """End an upload whose lock the caller holds: first in the catalogue, then on disk."""
-        await self.catalogue.end(upload.upload_id, state, self.now())
-        await self.threads.run(self.uploads.discard, upload.upload_id)
+    async def drop(self, upload: Upload, state: UploadState) -> bool:
+        """End an upload whose lock the caller holds: first in the catalogue, then on disk.
+
+        Returns whether it was unfinished still; otherwise nothing is done.
+        """
+        ended = await self.catalogue.end(upload.upload_id, state, self.now())
+        if ended:
+            await self.threads.run(self.uploads.discard, upload.upload_id)
+        return ended
 
     async def drop_if_due(self, upload: Upload) -> bool:
         """Drop an upload if it has expired and nobody sends to it; return whether it was dropped."""
         try:
             with self.receiving.lock(upload.upload_id):
                 arrived = await self.receiving.arrived(upload.upload_id)
-                if not self.is_due(upload, arrived):
+                due = self.is_due(upload, arrived)
+                if not (due and await self.drop(upload, UploadState.EXPIRED)):
                     return False
-                await self.drop(upload, UploadState.EXPIRED)
         except RequestRefusedError:
             return False  # locked: somebody sends to it
         events.STORE_EXPIRED.log(

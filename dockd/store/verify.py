@@ -4,13 +4,15 @@ Everything here blocks and only reads. Objects are gone through by the first two
 digest, so that memory and the time that a database snapshot is held stay small.
 """
 
+import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dockd.journal.database import open_read_only
-from dockd.store.catalogue import Upload, UploadState, every_upload
+from dockd.core.errors import StoreError
+from dockd.journal.database import open_read_only, schema_version
+from dockd.store.catalogue import MIGRATIONS, Upload, UploadState, every_upload
 from dockd.store.layout import Layout
 from dockd.store.objects import object_path, read_back
 
@@ -58,10 +60,10 @@ class _Expected:
 def verify(data_dir: Path, tell: Callable[[Problem], None]) -> Count:
     """Hash everything that is held, from the medium, and count. Each problem is told as it is found.
 
-    Raises JournalError when there is no catalogue here, and OSError.
+    Raises JournalError or StoreError when there is no catalogue here, and OSError.
     """
     layout, count = Layout(data_dir), Count()
-    with open_read_only(layout.catalogue) as connection:
+    with _catalogue(data_dir) as connection:
         for number in range(256):
             _verify_some(layout, connection, f"{number:02x}", count, tell)
         count.unfinished = connection.execute(
@@ -75,14 +77,26 @@ def verify(data_dir: Path, tell: Callable[[Problem], None]) -> Count:
 
 def held(data_dir: Path) -> Iterator[Upload]:
     """Yield the uploads that the store has given a receipt for, in the order of arrival."""
-    with open_read_only(Layout(data_dir).catalogue) as connection:
+    with _catalogue(data_dir) as connection:
         yield from every_upload(connection, UploadState.HELD)
 
 
 def recordings(data_dir: Path) -> Iterator[Upload]:
     """Yield every upload that the store was ever asked to take, in the order of arrival."""
-    with open_read_only(Layout(data_dir).catalogue) as connection:
+    with _catalogue(data_dir) as connection:
         yield from every_upload(connection)
+
+
+@contextlib.contextmanager
+def _catalogue(data_dir: Path) -> Iterator[sqlite3.Connection]:
+    path = Layout(data_dir).catalogue
+    with open_read_only(path) as connection:
+        version = schema_version(connection)
+        if version != len(MIGRATIONS):
+            raise StoreError(
+                f"{path} is of schema version {version}, not {len(MIGRATIONS)}; start the store first"
+            )
+        yield connection
 
 
 def _verify_some(

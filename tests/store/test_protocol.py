@@ -21,14 +21,15 @@ from tests.store.tus import (
     Tus,
     as_arguments,
     base64_of,
-    hanging,
     never_ending,
     objects_in,
     repr_digest,
     running,
+    sending,
     sha256_hex,
     until,
     upload_checksum,
+    upload_metadata,
 )
 
 CONTENT = bytes(range(256)) * 40
@@ -47,7 +48,7 @@ async def test_options_says_what_is_offered(tus: Tus) -> None:
 
 async def test_one_request_brings_a_recording_and_its_receipt(tus: Tus, data_dir: Path) -> None:
     """INV-1: the receipt covers exactly what was sent and is held."""
-    answer = await tus.send(CONTENT, flagged=True)
+    answer = await tus.send(CONTENT, upload_metadata(flagged=True))
     assert answer.status == 201
     assert answer.offset == len(CONTENT)
     claims = tus.verifier.verify(answer.receipt)
@@ -56,7 +57,6 @@ async def test_one_request_brings_a_recording_and_its_receipt(tus: Tus, data_dir
     assert claims.custody_head == "0" * 64
     assert answer.headers["Location"].endswith(claims.upload_id)
     assert objects_in(data_dir) == {sha256_hex(CONTENT): CONTENT}
-    assert list((data_dir / "unfinished").iterdir()) == []
     fetched = await tus.receipt(answer.headers["Location"])
     assert (fetched.status, fetched.text) == (200, answer.receipt)
     assert fetched.headers["Content-Type"].startswith("application/jwt")
@@ -104,8 +104,8 @@ async def test_an_empty_recording_is_footage_too(tus: Tus, data_dir: Path) -> No
 async def test_the_same_bytes_twice_are_one_object_and_two_receipts(
     tus: Tus, data_dir: Path
 ) -> None:
-    one = await tus.send(CONTENT, filename=b"a")
-    two = await tus.send(CONTENT, filename=b"b")
+    one = await tus.send(CONTENT, upload_metadata(filename=b"a"))
+    two = await tus.send(CONTENT, upload_metadata(filename=b"b"))
     ids = {tus.verifier.verify(answer.receipt).upload_id for answer in (one, two)}
     assert len(ids) == 2
     assert objects_in(data_dir) == {sha256_hex(CONTENT): CONTENT}
@@ -113,7 +113,7 @@ async def test_the_same_bytes_twice_are_one_object_and_two_receipts(
 
 async def test_names_are_data_and_never_paths(tus: Tus, data_dir: Path) -> None:
     for name in (b"../../../x", b"/etc/x", b"a\nb", b"\xff\xfe", b"x" * 255, b"\0"):
-        answer = await tus.send(b"clip " + name, filename=name)
+        answer = await tus.send(b"clip " + name, upload_metadata(filename=name))
         assert answer.status == 201
     names = {path.name for path in data_dir.rglob("*")}
     assert not any("x" in name and len(name) < 64 for name in names)
@@ -341,8 +341,7 @@ async def test_423_while_another_request_sends_and_not_after_it_died(
     """INV-3, INV-8: a connection that died holds nothing up, and what it brought is kept."""
     monkeypatch.setattr(receiving, "PIECE_BYTES", HALF)
     url = (await tus.create(len(CONTENT))).headers["Location"]
-    async with hanging(tus.patch(url, 0, never_ending(CONTENT[:HALF]))):
-        await until(lambda: tus.is_locked(url))
+    async with sending(tus, url, 0, CONTENT[:HALF]):
         assert (await tus.patch(url, 0, CONTENT)).status == 423
         assert (await tus.delete(url)).status == 423
         await until(lambda: _offset_is(tus, url, HALF))
@@ -355,8 +354,9 @@ async def test_423_while_another_request_sends_and_not_after_it_died(
 async def test_what_a_broken_connection_brought_under_a_checksum_is_dropped(tus: Tus) -> None:
     url = (await tus.create(len(CONTENT), CONTENT[:10])).headers["Location"]
     checksum = as_arguments(upload_checksum(CONTENT[10:]))
-    async with hanging(tus.patch(url, 10, never_ending(CONTENT[10:HALF]), **checksum)):
-        await until(lambda: tus.is_locked(url))
+    async with sending(tus, url, 10, CONTENT[10:HALF], **checksum):
+        pass
+
     await until(lambda: _unlocked(tus, url))
     assert (await tus.head(url)).offset == 10
     assert (await tus.patch(url, 10, CONTENT[10:], **checksum)).receipt
@@ -373,8 +373,7 @@ async def test_408_for_a_client_that_stands_still(data_dir: Path) -> None:
 async def test_503_for_too_many_at_once(data_dir: Path) -> None:
     async with running(data_dir, replace(QUICK, bodies_at_once=1)) as tus:
         url = (await tus.create(len(CONTENT))).headers["Location"]
-        async with hanging(tus.patch(url, 0, never_ending(CONTENT[:HALF]))):
-            await until(lambda: tus.is_locked(url))
+        async with sending(tus, url, 0, CONTENT[:HALF]):
             answer = await tus.send(b"other")
         assert answer.status == 503
         assert int(answer.headers["Retry-After"]) > 0

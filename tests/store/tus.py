@@ -4,13 +4,13 @@ import asyncio
 import base64
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import aiohttp
+from yarl import URL
 
 from dockd.evidence.keys import load_verifying_key
 from dockd.evidence.receipts import ReceiptVerifier
@@ -101,9 +101,9 @@ class Tus:
         body: bytes | AsyncIterator[bytes] | None = None,
     ) -> Answer:
         """Send any request; ``url`` may be a Location. Without ``headers`` it speaks tus."""
-        base = aiohttp.client.URL(self.store.url)
+        base = URL(self.store.url)
         fields = {"Tus-Resumable": "1.0.0"} if headers is None else headers
-        target = base.join(aiohttp.client.URL(url)) if url else base
+        target = base.join(URL(url)) if url else base
         async with self.session.request(method, target, headers=fields, data=body) as response:
             return Answer(response.status, response.headers, await response.text())
 
@@ -141,10 +141,15 @@ class Tus:
         """Whether another request sends to the upload at this moment."""
         return (await self.patch(url, 2**62, b"")).status == 423
 
-    async def send(self, content: bytes, **metadata: object) -> Answer:
+    async def send(
+        self,
+        content: bytes,
+        metadata: Mapping[str, str] | None = None,
+        **headers: str | None,
+    ) -> Answer:
         """Upload a whole recording in one request."""
         fields = {
-            **upload_metadata(**metadata),  # type: ignore[arg-type] (the names are that function's)
+            **(metadata or upload_metadata()),
             **upload_checksum(content),
             **repr_digest(content),
         }
@@ -196,10 +201,19 @@ async def until(question: Callable[[], Awaitable[bool]]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def hanging(request: Coroutine[Any, Any, Answer]) -> AsyncIterator[None]:
-    """Let a request run in the background, and break its connection at the end."""
-    task = asyncio.create_task(request)
+async def sending(
+    tus: Tus, url: str, offset: int, beginning: bytes, **headers: str | None
+) -> AsyncIterator[None]:
+    """Hold an upload with a request that begins and does not go on; break its connection at the end."""
+
+    async def send() -> None:
+        # Whoever asks whether the upload is locked locks it for a moment, too.
+        while (await tus.patch(url, offset, never_ending(beginning), **headers)).status == 423:
+            pass
+
+    task = asyncio.create_task(send())
     try:
+        await until(lambda: tus.is_locked(url))
         yield
     finally:
         task.cancel()
