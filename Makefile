@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SHELL := /bin/bash
 
-.PHONY: demo test check format bench docs lock clean
+.PHONY: demo test check format bench docs deb lock clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/dockd demo
@@ -17,6 +17,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	packaging/check-units
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
@@ -28,6 +29,10 @@ bench: $(VENV)/.dev
 # Pages that are drawn from the code; tests compare them.
 docs: $(VENV)/.dev
 	$(BIN)/python -m tests.generated_docs
+
+# dist/dockd_VERSION_amd64.deb for Debian 12.
+deb: $(VENV)/.runtime
+	packaging/build-deb $(BIN)/python
 
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 INSTALL := $(PIP) install --require-hashes
@@ -58,4 +63,4 @@ lock: | $(BIN)/python
 	$(LOCK) --extra build --extra dev --output-file requirements-dev.lock pyproject.toml
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache tests/peers/node_modules
+	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache tests/peers/node_modules
