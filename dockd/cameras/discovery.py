@@ -63,10 +63,10 @@ class UsbDevice:
 
     ``port`` is its place, as the kernel names it: ``1-1.4`` is port 4 of the hub at port 1 of bus 1.
     ``devnum`` changes each time it is plugged in. ``vendor`` and ``product`` are four hexadecimal
-    digits each, ``serial`` is empty where there is none that udev takes for one, ``model`` is its own
-    words for itself. ``tagged`` says that our udev rules know it and all its disks. ``authorized`` is false while its
-    data is switched off; then it has neither interfaces nor disks. ``complete`` says that it has a
-    disk if it is storage, and that udev has finished with everything there is of it so far.
+    digits each; ``serial`` is empty where there is none that udev takes for one; ``model`` is its own
+    words for itself. ``tagged`` says that our udev rules know it and all its disks. ``authorized`` is
+    false while its data is switched off; then it has neither interfaces nor disks. ``complete`` says
+    that it has a disk if it is storage, and that udev is done with all there is of it so far.
     """
 
     port: str

@@ -4,15 +4,14 @@ One TOML file is one profile. The packaged ones are in ``profiles/`` beside this
 same name in a directory of the dock replaces a packaged one as a whole.
 """
 
-import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from dockd.cameras.discovery import MASS_STORAGE
 from dockd.config import Table, problems_of
@@ -56,6 +55,23 @@ class Match(Table):
     interface_classes: Annotated[
         tuple[Annotated[int, Field(ge=0, le=255)], ...], Field(strict=False, min_length=1)
     ] = (MASS_STORAGE,)
+
+    @model_validator(mode="after")
+    def _product_has_vendor(self) -> "Match":
+        if self.product is not None and self.vendor is None:
+            raise ValueError("product means nothing without vendor")
+        return self
+
+    @property
+    def exactness(self) -> int:
+        """How much it asks of a device; the profile that asks most of it is the device's own."""
+        asked = (self.vendor, self.product, self.label, self.serial)
+        return sum(one is not None for one in asked)
+
+    @property
+    def matches_anything(self) -> bool:
+        """Whether it asks nothing, and so is for whatever is storage."""
+        return self.exactness == 0
 
 
 class Footage(Table):
@@ -146,6 +162,27 @@ def load_profiles(directories: Iterable[Path]) -> tuple[Profile, ...]:
     """Return the packaged profiles and those of the directories, disabled ones included, by name.
 
     A later directory replaces profiles of the same name; one that does not exist is empty. Raises
-    ConfigError with every problem of the first directory that has any.
+    ConfigError with every problem of the first file that has any.
     """
-    raise NotImplementedError
+    profiles: dict[str, Profile] = {}
+    for directory in (PACKAGED, *directories):
+        for path in sorted(directory.glob("*.toml")):
+            profile = load_profile(path)
+            profiles[profile.name] = profile
+    return tuple(profiles[name] for name in sorted(profiles))
+
+
+def load_profile(path: Path) -> Profile:
+    """Read one profile. Raises ConfigError with every problem of the file."""
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        profile = Profile.model_validate(raw)
+    except OSError as error:
+        raise ConfigError(str(path), (f"cannot be read: {error.strerror}",)) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), (f"is not TOML: {error}",)) from error
+    except ValidationError as error:
+        raise ConfigError(str(path), problems_of(error)) from error
+    if profile.name != path.stem:
+        raise ConfigError(str(path), (f"name: must be {path.stem!r}, as the file is called",))
+    return profile

@@ -104,6 +104,7 @@ class IdentifiedBy(StrEnum):
     SERIAL = "serial"
     MEDIA_ID = "media_id"
     LABEL = "label"
+    PORT = "port"
 
 
 @dataclass(frozen=True, slots=True)
