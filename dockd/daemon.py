@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import os
 import random
 import signal
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,7 +44,7 @@ STALL_S = 60.0
 """A call on a camera that lasts longer is reported."""
 
 STOP_WITHIN_S = 8.0
-"""What stopping in order may take, before the process ends without; see docs/operations.md."""
+"""What stopping in order may take, before the process ends all the same."""
 
 BAY_RESTART_S = 5.0
 """Pause before a bay that failed as a whole begins anew."""
@@ -271,6 +273,7 @@ async def run_daemon(config_file: Path) -> None:
     SIGHUP loads the file again. Raises ConfigError, AlreadyRunningError, JournalDamagedError and
     KeyFileError before anything of a camera is touched.
     """
+    stopping = _told_to_stop()
     live = LiveConfig(config_file, load_config(config_file))
     config = live.current
     configure_logs(config.log.level)
@@ -279,7 +282,7 @@ async def run_daemon(config_file: Path) -> None:
     with DirectoryLock(paths.state_dir):
         remove_leftovers(paths.state_dir)
         if config.target is None or not config.bays:
-            await _run_until_signalled(_wait_to_be_set_up(live, paths), live.reload)
+            await _run_until(stopping, _wait_to_be_set_up(live, paths), live.reload)
             return
         async with running_services(live, config.target, paths) as services:
             source = FolderSource(
@@ -303,7 +306,7 @@ async def run_daemon(config_file: Path) -> None:
                 target=config.target.url,
             )
             async with StatusServer(paths.socket, dock.status):
-                await _run_until_signalled(dock.run(), reload)
+                await _run_until(stopping, dock.run(), reload)
 
 
 def _summary(dock: Dock) -> str:
@@ -326,19 +329,36 @@ async def _wait_to_be_set_up(live: LiveConfig, paths: StatePaths) -> None:
             await asyncio.sleep(live.current.cameras.reconcile_s)
 
 
-async def _run_until_signalled(
-    work: Coroutine[None, None, None], reload: Callable[[], None]
-) -> None:
+def _told_to_stop() -> asyncio.Future[str]:
+    """Return a future that tells which signal wants the process to stop, from now on.
+
+    Some calls on a dying card or a lost file system never come back, and threads of libraries wait
+    for theirs. The process ends in time all the same: every state that it can leave is one to go on
+    from.
+    """
     loop = asyncio.get_running_loop()
     stopping: asyncio.Future[str] = loop.create_future()
+
+    def end_now(name: str) -> None:
+        events.DAEMON_STOPPED.log(reason=f"{name}; a call that hangs was not waited for")
+        os._exit(0)
 
     def stop(name: str) -> None:
         if not stopping.done():
             stopping.set_result(name)
+            last_resort = threading.Timer(STOP_WITHIN_S, end_now, (name,))
+            last_resort.daemon = True
+            last_resort.start()
 
     loop.add_signal_handler(signal.SIGTERM, stop, "SIGTERM")
     loop.add_signal_handler(signal.SIGINT, stop, "SIGINT")
-    loop.add_signal_handler(signal.SIGHUP, reload)
+    return stopping
+
+
+async def _run_until(
+    stopping: asyncio.Future[str], work: Coroutine[None, None, None], reload: Callable[[], None]
+) -> None:
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
     running = asyncio.create_task(work)
     try:
         waits: set[asyncio.Future[Any]] = {running, stopping}
@@ -346,7 +366,7 @@ async def _run_until_signalled(
     finally:
         notify.stopping()
         running.cancel()
-        await asyncio.wait({running}, timeout=STOP_WITHIN_S)
-    if running.done() and not running.cancelled():
+        await asyncio.wait({running})
+    if not running.cancelled():
         running.result()
     events.DAEMON_STOPPED.log(reason=stopping.result() if stopping.done() else "cancelled")

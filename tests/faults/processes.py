@@ -6,14 +6,14 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Self
 
 from dockd.cli.main import main
 from dockd.ops.events import Event
-from tests.faults.triggers import Kill
+from tests.faults.triggers import Trigger
 
 _LOOK_EVERY_S = 0.01
 
@@ -24,11 +24,11 @@ _forks.set_forkserver_preload(["dockd.cli.main"])
 class Dockd:
     """A ``dockd`` command under way. Its lines are added to ``log``, its errors to ``log``.errors."""
 
-    def __init__(self, *arguments: str, log: Path, kill: Kill | None = None) -> None:
-        """Start it."""
+    def __init__(self, *arguments: str, log: Path, triggers: Sequence[Trigger] = ()) -> None:
+        """Start it, with these triggers in it."""
         self.log = log
         self._seen = log.stat().st_size if log.exists() else 0
-        self._process: BaseProcess = _forks.Process(target=_run, args=(arguments, log, kill))
+        self._process: BaseProcess = _forks.Process(target=_run, args=(arguments, log, triggers))
         self._process.start()
 
     async def __aenter__(self) -> Self:
@@ -42,6 +42,14 @@ class Dockd:
     @property
     def pid(self) -> int:
         return self._process.pid or 0
+
+    def left_behind(self) -> bool:
+        """Whether a process that it started outlives it."""
+        try:
+            os.killpg(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal, if it still runs."""
@@ -99,7 +107,7 @@ def errors_beside(log: Path) -> Path:
     return log.with_suffix(".errors")
 
 
-def _run(arguments: tuple[str, ...], log: Path, kill: Kill | None) -> None:
+def _run(arguments: tuple[str, ...], log: Path, triggers: Sequence[Trigger]) -> None:
     """Be the process."""
     for number, path in ((1, log), (2, errors_beside(log))):
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -107,6 +115,6 @@ def _run(arguments: tuple[str, ...], log: Path, kill: Kill | None) -> None:
         os.close(fd)
     os.setpgid(0, 0)
     sys.argv = ["dockd", *arguments]
-    if kill is not None:
-        kill.arm()
+    for trigger in triggers:
+        trigger.arm()
     main()

@@ -19,7 +19,7 @@ from dockd.store.layout import Layout, read_store_id
 from dockd.store.objects import object_path
 from dockd.store.verify import recordings
 from tests.faults.processes import Dockd
-from tests.faults.triggers import Kill
+from tests.faults.triggers import Trigger
 
 _CONFIG = """\
 [dock]
@@ -37,16 +37,6 @@ retry_s = 0.5
 """
 
 _BAY = '[[bay]]\nname = "{bay}"\nfolder = "bays/{bay}"\n'
-
-FILES_IN_A_STATE_DIRECTORY = {
-    "dock-key.pem",
-    "dock-key.pub.pem",
-    "journal.sqlite",
-    "journal.sqlite-shm",
-    "journal.sqlite-wal",
-    "status.sock",
-}
-"""All that may be in one, even after a kill, but for a file that was just being written."""
 
 
 @dataclass(slots=True)
@@ -101,9 +91,9 @@ class Site:
         self.docked.update(files)
         return made.rename(self.bay(bay) / camera)
 
-    def run(self, kill: Kill | None = None) -> Dockd:
+    def run(self, *triggers: Trigger) -> Dockd:
         """Start the daemon."""
-        return Dockd("run", "-c", str(self.config), log=self.log, kill=kill)
+        return Dockd("run", "-c", str(self.config), log=self.log, triggers=triggers)
 
     # What is there
 

@@ -31,14 +31,14 @@ async def killed_and_started_again(site: Site, url: str, kill: Kill) -> bool:
     site.plug(footage(site.dock, SIZES_BYTES))
     killed = await killed_at(site, kill)
     if killed:
-        assert not await killed_at(site, None)
+        assert not await killed_at(site)
     site.check_finished()
     return killed
 
 
-async def killed_at(site: Site, kill: Kill | None) -> bool:
+async def killed_at(site: Site, *kill: Kill) -> bool:
     """Run the daemon until the camera is ready, and stop it in order, unless it is killed before."""
-    async with site.run(kill) as dock:
+    async with site.run(*kill) as dock:
         ready = await dock.said(events.BAY_STATE, state=BayState.READY)
         exit_code = await (dock.stop() if ready else dock.ended())
     assert exit_code in (0, -signal.SIGKILL), dock.errors()

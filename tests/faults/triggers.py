@@ -1,31 +1,89 @@
-"""What happens to a daemon at its Nth commit, fsync, rename or unlink."""
+"""What is done to a daemon in its own process: a signal, or a call that hangs, at its Nth step."""
 
 import contextlib
 import os
 import signal
 import sqlite3
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
+
+from dockd import daemon
+from dockd.target.patience import RetryRules
+from dockd.target.uploader import Uploader
+
+
+class Trigger(Protocol):
+    """Something that is set up in a daemon's process before it begins."""
+
+    def arm(self) -> None:
+        """Set it up in this process."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """SIGKILL right before, or right after, the ``number``-th step of a kind."""
+    """A signal right before, or right after, the ``number``-th step of a kind.
+
+    A step is a commit of the journal, or a call of a function of ``os``.
+    """
 
     step: str
     number: int
     after: bool = False
+    sends: signal.Signals = signal.SIGKILL
 
     def arm(self) -> None:
-        """Make it so in this process."""
-        count = _Count(self)
-        if self.step == "commit":
-            connection = _connections(count)
-            sqlite3.connect = partial(sqlite3.connect, factory=connection)  # type: ignore[assignment]
-        else:
-            setattr(os, self.step, count.counted(getattr(os, self.step)))
+        """Count from now on."""
+        _count(self.step, _Count(self))
+
+    def strike(self) -> None:
+        """Send it, to this process."""
+        os.kill(os.getpid(), self.sends)
+
+
+@dataclass(frozen=True, slots=True)
+class Hang:
+    """Every call of a function of ``os`` on something in a folder hangs for an hour, as on a dying
+    card, from the moment on at which the file ``once`` exists.
+    """
+
+    step: str
+    folder: Path
+    once: Path
+
+    def arm(self) -> None:
+        """Look at each call from now on."""
+        call = getattr(os, self.step)
+
+        def hanging(*args: Any, **kwargs: Any) -> Any:
+            where = kwargs.get("dir_fd") or args[0]
+            path = Path(f"/proc/self/fd/{where}").readlink() if isinstance(where, int) else where
+            if os.fsencode(path).startswith(os.fsencode(self.folder)) and self.once.exists():
+                time.sleep(3600)
+            return call(*args, **kwargs)
+
+        setattr(os, self.step, hanging)
+
+
+class StopSoon:
+    """Stopping in order may take half a second, and not the eight that are given in the field."""
+
+    def arm(self) -> None:
+        """Shorten it."""
+        daemon.STOP_WITHIN_S = 0.5
+
+
+class ShortPauses:
+    """The uploader's pauses are short, so that a test need not wait for them."""
+
+    def arm(self) -> None:
+        """Change what an uploader is made with."""
+        rules = RetryRules(first_pause_s=0.02, max_pause_s=0.1)
+        defaults = Uploader.__init__.__kwdefaults__ or {}
+        defaults["rules"] = rules
 
 
 class _Count:
@@ -38,17 +96,24 @@ class _Count:
         self._steps += 1
         here = self._steps == self._kill.number
         if here and not self._kill.after:
-            os.kill(os.getpid(), signal.SIGKILL)
+            self._kill.strike()
         yield
-        if here:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if here and self._kill.after:
+            self._kill.strike()
 
-    def counted(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
-            with self.one_step():
-                return call(*args, **kwargs)
 
-        return wrapper
+def _count(step: str, count: _Count) -> None:
+    if step == "commit":
+        counting = partial(sqlite3.connect, factory=_connections(count))
+        sqlite3.connect = counting  # type: ignore[assignment]
+        return
+    call = getattr(os, step)
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        with count.one_step():
+            return call(*args, **kwargs)
+
+    setattr(os, step, counted)
 
 
 def _connections(count: _Count) -> type[sqlite3.Connection]:
