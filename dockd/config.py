@@ -8,7 +8,7 @@ config.example.toml explains each key to people.
 
 import ipaddress
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Literal
@@ -21,6 +21,7 @@ from pydantic import (
     Field,
     ValidationError,
     ValidationInfo,
+    model_validator,
 )
 from pydantic_core import ErrorDetails
 
@@ -85,6 +86,8 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+PORT_PATTERN = r"^[0-9]+-[0-9]+(\.[0-9]+)*$"
+
 _Path = Annotated[Path, Field(strict=False), AfterValidator(_from_base)]
 _Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_printable)]
 
@@ -132,6 +135,13 @@ class CamerasConfig(Table):
     max_files: Annotated[int, Field(ge=1, le=1_000_000)] = 100_000
     max_depth: Annotated[int, Field(ge=1, le=256)] = 32
     flagged: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    profiles_dir: _Path = Path("/etc/dockd/profiles.d")
+
+
+class HelperConfig(Table):
+    """``[helper]``: where the privileged process listens that opens and erases USB cameras."""
+
+    socket: _Path = Path("/run/dockd/helper.sock")
 
 
 class WipeConfig(Table):
@@ -160,10 +170,20 @@ class LogConfig(Table):
 
 
 class BayConfig(Table):
-    """``[[bay]]``: one bay, bound to the folder in which its camera appears."""
+    """``[[bay]]``: one bay, bound to the folder in which its camera appears, or to a USB port.
+
+    A port is named as the kernel names it: ``1-1.4`` is port 4 of the hub at port 1 of bus 1.
+    """
 
     name: _Name
-    folder: Annotated[_Path, AfterValidator(_directory)]
+    folder: Annotated[_Path, AfterValidator(_directory)] | None = None
+    port: Annotated[str, Field(pattern=PORT_PATTERN)] | None = None
+
+    @model_validator(mode="after")
+    def _is_in_one_place(self) -> "BayConfig":
+        if (self.folder is None) == (self.port is None):
+            raise ValueError("must have a folder or a port, and not both")
+        return self
 
 
 class Config(Table):
@@ -176,6 +196,7 @@ class Config(Table):
     target: TargetConfig | None = None
     upload: UploadConfig = UploadConfig()
     cameras: CamerasConfig = CamerasConfig()
+    helper: HelperConfig = HelperConfig()
     wipe: WipeConfig = WipeConfig()
     charge: ChargeConfig = ChargeConfig()
     attention: AttentionConfig = AttentionConfig()
@@ -187,7 +208,7 @@ def load_config(path: Path) -> Config:
     """Read and check a configuration file.
 
     Raises :class:`~dockd.core.errors.ConfigError` with all problems: those of each key, and those
-    between keys (two bays with one name or folder, the state directory inside a bay).
+    between keys (two bays with one name, folder or port, the state directory inside a bay).
     """
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -246,15 +267,13 @@ def _problems_between(raw: Mapping[str, object], base: Path) -> Iterator[str]:
         for number, table in enumerate(bays if isinstance(bays, list) else [], start=1)
         if isinstance(table, dict)
     ]
-    names = [(key, name) for key, table in tables if isinstance(name := table.get("name"), str)]
+    for what in ("name", "port"):
+        yield from _repeated(what, tables)
     folders = [
         (key, (base / folder).resolve())
         for key, table in tables
         if isinstance(folder := table.get("folder"), str)
     ]
-    for (first, name), (second, other_name) in combinations(names, 2):
-        if name == other_name:
-            yield f"{second}.name: {name!r} is already the name of {first}"
     for (first, folder), (second, other_folder) in combinations(folders, 2):
         if folder == other_folder:
             yield f"{second}.folder: {folder} is already the folder of {first}"
@@ -266,3 +285,10 @@ def _problems_between(raw: Mapping[str, object], base: Path) -> Iterator[str]:
         for key, folder in folders:
             if (base / state_dir).resolve().is_relative_to(folder):
                 yield f"dock.state_dir: it is inside the folder of {key}, whose files are erased"
+
+
+def _repeated(what: str, tables: Sequence[tuple[str, Mapping[str, object]]]) -> Iterator[str]:
+    values = [(key, value) for key, table in tables if isinstance(value := table.get(what), str)]
+    for (first, value), (second, other) in combinations(values, 2):
+        if value == other:
+            yield f"{second}.{what}: {value!r} is already the {what} of {first}"

@@ -80,7 +80,9 @@ def test_paths_start_at_the_file_and_the_rest_has_defaults(site: Path) -> None:
 
 def test_a_dock_may_be_set_up_later_but_bays_need_a_target(site: Path) -> None:
     """INV-2: no bay takes footage in that could go nowhere."""
-    dock, target, bays = re.split(r"^(?=\[target\]|\[\[bay\]\])", MINIMAL, maxsplit=2, flags=re.M)
+    dock, target, bays = re.split(
+        r"^(?=\[target\]|\[\[bay\]\])", MINIMAL, maxsplit=2, flags=re.MULTILINE
+    )
     config = load_config(write(site, dock))
     assert (config.target, config.bays) == (None, ())
     assert load_config(write(site, dock + target)).bays == ()
@@ -273,14 +275,48 @@ def test_the_example_loads(site: Path) -> None:
 
 def test_the_example_explains_every_key_and_shows_its_default() -> None:
     example = example_with_defaults_switched_on()
-    tables = {name: table[0] if name == "bay" else table for name, table in example.items()}
-    shown = {
-        f"{name}.{key}": value for name, table in tables.items() for key, value in table.items()
-    }
+    bays = example.pop("bay")
+    tables = [*example.items(), *(("bay", bay) for bay in bays)]
+    shown = {f"{name}.{key}": value for name, table in tables for key, value in table.items()}
     known = dict(keys(Config))
 
     assert set(shown) == set(known)
     for key, value in shown.items():
         if key.split(".")[0] not in ("dock", "target", "bay"):
             default = known[key]
+            if isinstance(default, Path):
+                default = str(default)
             assert value == (list(default) if isinstance(default, tuple) else default)
+
+
+WITH_PORTS = MINIMAL.replace('folder = "bays/1"', 'port = "1-1.4"').replace(
+    'folder = "bays/2"', 'port = "2-3"'
+)
+
+
+def test_bays_are_folders_or_usb_ports(site: Path) -> None:
+    config = load_config(write(site, WITH_PORTS.replace('port = "2-3"', 'folder = "bays/2"')))
+    assert [(bay.folder, bay.port) for bay in config.bays] == [
+        (None, "1-1.4"),
+        (site / "bays/2", None),
+    ]
+
+
+@pytest.mark.parametrize("place", ["", 'port = "2-3"\nfolder = "bays/2"'])
+def test_a_bay_is_in_exactly_one_place(site: Path, place: str) -> None:
+    assert problems(site, WITH_PORTS.replace('port = "2-3"', place)) == (
+        "bay[2]: must have a folder or a port, and not both",
+    )
+
+
+@pytest.mark.parametrize("port", ["1", "usb1", "1-1.", "1-1:1.0", "../1-1", "1-1.4\\n"])
+def test_a_port_is_named_as_the_kernel_names_it(site: Path, port: str) -> None:
+    (problem,) = problems(site, WITH_PORTS.replace("2-3", port))
+    assert problem.startswith("bay[2].port: ")
+
+
+def test_two_bays_never_share_a_port(site: Path) -> None:
+    """INV-8: what happens at one port is the business of one bay."""
+    assert problems(site, WITH_PORTS.replace("2-3", "1-1.4")) == (
+        "bay[2].port: '1-1.4' is already the port of bay[1]",
+    )

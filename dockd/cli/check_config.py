@@ -5,7 +5,7 @@ from pathlib import Path
 
 import typer
 
-from dockd.config import Config, load_config
+from dockd.config import BayConfig, Config, load_config
 from dockd.core.errors import ConfigError
 from dockd.core.model import display_name
 
@@ -28,7 +28,7 @@ def check_config(file: Path, *, as_json: bool) -> None:
         where = f"sends to {config.target.url}" if config.target else "has no target yet"
         print(f"ok: dock {config.dock.name} {where}")
         for bay in config.bays:
-            print(f"bay {bay.name}: {bay.folder}")
+            print(f"bay {bay.name}: {bay.folder or f'USB port {bay.port}'}")
 
 
 def _summary(config: Config) -> dict[str, object]:
@@ -36,5 +36,10 @@ def _summary(config: Config) -> dict[str, object]:
         "dock": config.dock.name,
         "target": config.target.url if config.target else None,
         "store_id": config.target.store_id if config.target else None,
-        "bays": [{"name": bay.name, "folder": str(bay.folder)} for bay in config.bays],
+        "bays": [_bay(bay) for bay in config.bays],
     }
+
+
+def _bay(bay: BayConfig) -> dict[str, str]:
+    place = {"port": bay.port} if bay.port is not None else {"folder": str(bay.folder)}
+    return {"name": bay.name, **place}
