@@ -225,6 +225,10 @@ STORE_FAULT = Event(
     "store.fault", ERROR, "A request failed because of the store's own disk or catalogue.",
     ("method", "path", "status", "reason"),
 )  # fmt: skip
+STORE_LOST = Event(
+    "store.lost", ERROR, "An object that the store has signed for is not on its disk.",
+    ("upload", "sha256"),
+)  # fmt: skip
 STORE_STRAY = Event(
     "store.stray", WARNING, "Bytes that belong to no upload of the catalogue were put in quarantine.",
     ("name",),

@@ -19,6 +19,7 @@ from dockd.store.catalogue import Catalogue, Upload, UploadState
 from dockd.store.expiry import Expiry
 from dockd.store.finishing import Finishing
 from dockd.store.headers import RequestRefusedError
+from dockd.store.objects import Objects
 from dockd.store.receiving import (
     BUSY_RETRY_S,
     FULL_RETRY_S,
@@ -53,6 +54,7 @@ class StoreApp:
     settings: StoreSettings
     catalogue: Catalogue
     uploads: UnfinishedUploads
+    objects: Objects
     receiving: Receiving
     finishing: Finishing
     expiry: Expiry
@@ -124,6 +126,9 @@ class StoreApp:
         upload = await self.catalogue.create(asked)
         if upload.upload_id != asked.upload_id and await self.expiry.drop_if_due(upload):
             upload = await self.catalogue.create(asked)
+        if upload.upload_id != asked.upload_id and await self._is_lost(upload):
+            # Once its bytes are here again, the upload that has the key is sound, too.
+            upload = await self.catalogue.create(replace(asked, idempotency_key=None))
         if upload.upload_id == asked.upload_id:
             offset = await self._take_first_bytes(request, upload, checksum)
         else:
@@ -233,8 +238,19 @@ class StoreApp:
         if upload is None:
             raise RequestRefusedError(404, "no such upload")
         if upload.state is UploadState.HELD:
+            if await self._is_lost(upload):
+                raise RequestRefusedError(404, "the store has lost this recording; send it again")
             arrived = replace(arrived, size_bytes=upload.size_bytes)
         return upload, arrived
+
+    async def _is_lost(self, upload: Upload) -> bool:
+        """Whether an upload was signed for and its object is gone, which is never an ordinary event."""
+        if upload.sha256 is None or upload.state is not UploadState.HELD:
+            return False
+        if await self.threads.run(self.objects.holds, upload.sha256, upload.size_bytes):
+            return False
+        events.STORE_LOST.log(upload=upload.upload_id, sha256=upload.sha256)
+        return True
 
     async def _find(self, request: web.Request) -> tuple[Upload, Arrived]:
         """Return an upload that can still be sent to, or is held; 404 and 410 otherwise."""

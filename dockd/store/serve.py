@@ -177,6 +177,7 @@ class _Parts:
             settings,
             catalogue,
             unfinished,
+            places.objects,
             receiving,
             finishing,
             expiry,

@@ -198,6 +198,20 @@ async def test_an_upload_whose_bytes_vanish_can_be_sent_again(
         assert (await tus.patch(url, 0, CONTENT)).receipt
 
 
+async def test_lost_bytes_are_owned_up_to_and_taken_again(tus: Tus, data_dir: Path) -> None:
+    """INV-1: a receipt is not shown for an object that is gone; the same upload mends it."""
+    first = await tus.send(CONTENT, Idempotency_Key="k")
+    url = first.headers["Location"]
+    object_path(data_dir).unlink()
+    assert (await tus.head(url)).status == 404
+    assert (await tus.receipt(url)).status == 404
+    again = await tus.send(CONTENT, Idempotency_Key="k")
+    assert tus.verifier.verify(again.receipt).sha256 == DIGEST
+    assert objects_in(data_dir) == {DIGEST: CONTENT}
+    assert (await tus.receipt(url)).text == first.receipt
+    assert (await tus.send(CONTENT, Idempotency_Key="k")).receipt == first.receipt
+
+
 async def test_verify_counts_exactly(data_dir: Path) -> None:
     """INV-2: how many, exactly, is one question."""
     contents = [f"recording {n}".encode() for n in range(6)]

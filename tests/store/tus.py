@@ -153,7 +153,7 @@ class Tus:
             **upload_checksum(content),
             **repr_digest(content),
         }
-        return await self.create(len(content), content, **as_arguments(fields))
+        return await self.create(len(content), content, **{**as_arguments(fields), **headers})
 
 
 def _with(fields: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:
