@@ -1,0 +1,1 @@
+"""How fast the dock is, beside tools that do parts of its work. ``make bench`` runs all of it."""

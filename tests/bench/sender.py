@@ -1,0 +1,75 @@
+"""The dock's side of one upload, in a process of its own: the very parts that the daemon sends with.
+
+``python -m tests.bench.sender FILE URL [CA]`` prints the seconds taken and the CPU seconds used, as JSON.
+What the interpreter needs to start is not in them: the daemon has started long before.
+"""
+
+import asyncio
+import json
+import os
+import random
+import resource
+import ssl
+import sys
+import time
+from pathlib import Path
+
+from dockd.cameras.directory import DirectoryVolume, ListingLimits
+from dockd.core.model import Recording, UploadKind, UploadSpec
+from dockd.reader import RecordingReader
+from dockd.target.tus import TusTarget
+from dockd.target.uploader import Uploader
+from dockd.worker import BayThread
+
+
+async def send(file: Path, url: str, tls: ssl.SSLContext | None) -> str:
+    """Send one recording as a bay does; return its digest, hexadecimal."""
+    volume = DirectoryVolume(os.open(file.parent, os.O_DIRECTORY), ListingLimits(), "camera")
+    worker = BayThread("bay")
+    try:
+        path, stat = os.fsencode(file.name), file.stat()
+        recording = Recording("visit", path, stat.st_size, stat.st_mtime_ns)
+        spec = UploadSpec(
+            key="key",
+            kind=UploadKind.RECORDING,
+            path=path,
+            size_bytes=stat.st_size,
+            mtime_ns=stat.st_mtime_ns,
+            dock="dock",
+            camera="camera",
+            visit="visit",
+            custody_head="0" * 64,
+        )
+        reader = RecordingReader(volume, worker, recording)
+        async with TusTarget(url, tls=tls) as target:
+            sent = await Uploader(target, rng=random.SystemRandom()).send(
+                spec, reader, url=None, on_created=_created, on_progress=lambda _: None
+            )
+        await reader.check_unchanged()
+        reader.close()
+        return sent.sha256
+    finally:
+        worker.close()
+        volume.close()
+
+
+async def _created(_url: str) -> None:
+    """Where the daemon writes to its journal."""
+
+
+def _cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def main(file: str, url: str, ca: str | None = None) -> None:
+    """Send, and print what it took."""
+    tls = ssl.create_default_context(cafile=ca) if ca is not None else None
+    cpu_s, began_s = _cpu_s(), time.monotonic()
+    sha256 = asyncio.run(send(Path(file), url, tls))
+    took_s = time.monotonic() - began_s
+    print(json.dumps({"seconds": took_s, "cpu_seconds": _cpu_s() - cpu_s, "sha256": sha256}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
