@@ -117,6 +117,11 @@ class SimulatedDock:
         self.dock = Dock(services, [self.source], new_worker=lambda _: InlineWorker())
         self._running = asyncio.create_task(self.dock.run())
 
+    def cancel(self) -> None:
+        """Cancel it at just this moment; :meth:`stop` waits for the end."""
+        if self._running is not None:
+            self._running.cancel()
+
     async def stop(self) -> None:
         """Stop in order, as on SIGTERM; raises whatever the dock died of."""
         running, self._running = self._running, None
