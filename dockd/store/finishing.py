@@ -226,7 +226,7 @@ class Finishing:
         if check.refusal is not None:
             self._places.quarantine.add(path, upload.upload_id, _note(upload, check.refusal))
         elif check.sha256 is not None:
-            check.to_sync = self._places.objects.add(path, check.sha256)
+            check.to_sync = self._places.objects.add(path, check.sha256, self._stop.is_set)
 
     def _judge_all(self, checks: Sequence["_Check"]) -> None:
         for check in checks:

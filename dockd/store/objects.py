@@ -81,11 +81,11 @@ class Objects:
         except FileNotFoundError:
             return False
 
-    def add(self, upload: Path, sha256: str) -> set[Path]:
+    def add(self, upload: Path, sha256: str, should_stop: Callable[[], bool]) -> set[Path]:
         """Give a checked upload its object name; return the directories to sync before it counts.
 
         An object that is there already is hashed again before it stands in for the upload; were it
-        damaged, the upload's bytes take its place.
+        damaged, the upload's bytes take its place. Raises OSError and StoppedError.
         """
         target = self.path(sha256)
         to_sync = self._make_directory(target.parent)
@@ -93,7 +93,9 @@ class Objects:
         try:
             os.link(upload, target)
         except FileExistsError:
-            if not target.samefile(upload) and not _is_sound(target, sha256):
+            if target.samefile(upload):
+                return to_sync
+            if read_back(target, should_stop).sha256 != sha256:
                 self._replace_damaged(upload, target)
         return to_sync
 
@@ -143,7 +145,3 @@ class Quarantine:
             if not (self._directory / name).samefile(file):
                 raise
         durable.sync_directory(self._directory)
-
-
-def _is_sound(path: Path, sha256: str) -> bool:
-    return read_back(path).sha256 == sha256
