@@ -1,5 +1,6 @@
 """Closes the list: the signed manifest of a visit, uploaded and receipted like a recording."""
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -55,7 +56,10 @@ async def compose(
     A manifest that says the same already stays, with its proof: a restart seals nothing twice, and
     no hold begins anew. Raises JournalError.
     """
-    if visit.manifest is not None and _says_the_same(services, visit.manifest, recordings, skipped):
+    # In a thread: signing and reading the list of a full camera takes a good part of a second.
+    if visit.manifest is not None and await asyncio.to_thread(
+        _says_the_same, services, visit.manifest, recordings, skipped
+    ):
         return visit
     manifest = Manifest(
         dock=services.dock,
@@ -69,7 +73,7 @@ async def compose(
     )
     composed = replace(
         visit,
-        manifest=sign_manifest(services.key, manifest),
+        manifest=await asyncio.to_thread(sign_manifest, services.key, manifest),
         manifest_url=None,
         manifest_receipt=None,
         hold_until=None,

@@ -103,11 +103,14 @@ PUT_RECORDING = """
 """
 
 # A bare column beside max() is that of the row with the maximum: https://www.sqlite.org/lang_select.html
+# What was erased or has vanished gives a later visit nothing, and would pile up over the years.
 NEWEST_OF_OTHER_VISITS = """
-    SELECT recordings.*, max(visits.number)
-    FROM visits JOIN recordings USING (visit_id)
-    WHERE visits.camera_id = ? AND visits.visit_id <> ?
-    GROUP BY recordings.path
+    SELECT * FROM (
+        SELECT recordings.*, max(visits.number)
+        FROM visits JOIN recordings USING (visit_id)
+        WHERE visits.camera_id = ? AND visits.visit_id <> ?
+        GROUP BY recordings.path
+    ) WHERE state NOT IN ('erased', 'vanished')
 """
 
 

@@ -220,6 +220,17 @@ async def test_recordings_are_put_all_or_none(journal: SqliteJournal) -> None:
     assert await journal.recordings("visit-1") == []
 
 
+@pytest.mark.parametrize("state", [RecordingState.ERASED, RecordingState.VANISHED])
+async def test_recordings_that_are_no_longer_on_the_camera_are_no_earlier_ones(
+    journal: SqliteJournal, state: RecordingState
+) -> None:
+    """INV-1: nothing is carried over to a new clip from one of its name that was erased."""
+    for visit_id, then in (("visit-1", RecordingState.CONFIRMED), ("visit-2", state)):
+        begun = await begin(journal, visit_id)
+        await journal.put_recordings([Recording(visit_id, b"a", 1, 2, state=then)], None)
+    assert await journal.earlier_recordings(begun.camera, "visit-3") == {}
+
+
 async def test_earlier_recordings_are_the_newest_of_each_path(journal: SqliteJournal) -> None:
     """INV-2: what an earlier visit knew, by the order of visits and not by a clock."""
     for number, size in ((1, 10), (2, 20), (3, 30)):
