@@ -123,12 +123,23 @@ class Finishing:
             while len(batch) < at_most and not queue.empty():
                 batch.append(queue.get_nowait())
             try:
-                await self._finish(batch)
+                await self._finish_apart(batch)
             except StoppedError:
                 return
-            except Exception as error:  # noqa: BLE001 (one upload's fault must not end the checker)
-                for upload in batch:
-                    self._wait(upload, error)
+
+    async def _finish_apart(self, batch: Sequence[Upload]) -> None:
+        """Finish uploads together; if that fails, one by one, so that the fault stays with its own."""
+        try:
+            await self._finish(batch)
+        except StoppedError:
+            raise
+        except Exception as error:  # noqa: BLE001 (one upload's fault must not end the checker)
+            if len(batch) == 1:
+                self._wait(batch[0], error)
+                return
+            for upload in batch:
+                if upload.upload_id in self._pending:
+                    await self._finish_apart([upload])
 
     async def _retry(self) -> None:
         while True:
@@ -156,7 +167,8 @@ class Finishing:
         checks = [_Check(upload) for upload in batch]
         await self._threads.run_for_all(_contained(self._read_back), checks)
         for check in checks:
-            if check.upload.kind is UploadKind.MANIFEST and check.sha256 is not None:
+            sound = check.sha256 is not None and check.refusal is None
+            if sound and check.upload.kind is UploadKind.MANIFEST:
                 check.refusal = await self._check_manifest(check.upload)
         await self._keep_all(checks)
         await self._threads.run(self._judge_all, checks)

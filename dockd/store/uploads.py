@@ -201,7 +201,7 @@ class UploadWriter:
     def _open(self) -> int:
         if self._descriptor is None:
             # Only a beginning may make the file: a hole must never stand in for bytes that are gone.
-            create = os.O_CREAT if self._base == 0 else 0
+            create = os.O_CREAT | os.O_TRUNC if self._base == 0 else 0
             flags = os.O_WRONLY | create | os.O_NOFOLLOW | os.O_CLOEXEC
             self._descriptor = os.open(self._path, flags, 0o600)
             if create:

@@ -156,6 +156,16 @@ def test_bytes_under_a_checksum_are_kept_whole_or_not_at_all(uploads: Unfinished
     assert [path.name for path in uploads.directory.iterdir()] == ["a"]
 
 
+def test_a_leftover_of_an_earlier_request_is_not_part_of_the_next(
+    uploads: UnfinishedUploads,
+) -> None:
+    """INV-1: a tail that could not be removed adds no bytes."""
+    uploads.tail("a").write_bytes(b"a longer leftover")
+    right = bytes.fromhex(sha256_hex(b"short"))
+    assert UploadWriter(uploads, "a", offset=0, sha256=right).finish([b"short"], whole=True) == 5
+    assert uploads.path("a").read_bytes() == b"short"
+
+
 def test_a_hole_never_stands_in_for_bytes_that_are_gone(uploads: UnfinishedUploads) -> None:
     """INV-1."""
     with pytest.raises(FileNotFoundError):

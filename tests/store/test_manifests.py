@@ -1,5 +1,6 @@
 """A manifest is signed for only when every recording on it is really held."""
 
+import asyncio
 import base64
 import json
 from dataclasses import replace
@@ -14,13 +15,17 @@ from dockd.core.model import Manifest, ManifestEntry
 from dockd.evidence.keys import SigningKey, load_or_create_key
 from dockd.evidence.manifests import sign_manifest
 from dockd.evidence.receipts import sign_receipt
+from dockd.store import finishing
+from dockd.store.catalogue import Upload
 from tests.store.tus import (
     CAMERA,
     DOCK,
     VISIT,
     Answer,
     Tus,
+    as_arguments,
     objects_in,
+    repr_digest,
     sha256_hex,
     upload_metadata,
 )
@@ -68,6 +73,32 @@ async def test_a_manifest_whose_recordings_are_held_is_signed_for(tus: Tus) -> N
     answer = await send(tus, manifest)
     text = sign_manifest(KEY, manifest).encode()
     assert tus.verifier.verify(answer.receipt).sha256 == sha256_hex(text)
+
+
+async def test_a_good_manifest_that_is_not_the_one_announced_is_refused(tus: Tus) -> None:
+    """INV-1: that it lists nothing missing does not make up for a wrong digest."""
+    text = sign_manifest(KEY, await held(tus)).encode()
+    wrong = as_arguments(repr_digest(b"another manifest"))
+    answer = await tus.send(text, upload_metadata(kind="manifest"), **wrong)
+    body = await refusal(tus, answer)
+    assert sha256_hex(text) in body["error"]
+
+
+async def test_one_manifest_that_breaks_the_check_does_not_hold_up_others(
+    tus: Tus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """INV-8: not even a fault of our own in reading it does."""
+
+    def break_down(content: bytes, upload: Upload) -> Manifest:
+        raise RuntimeError("a fault of our own")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finishing, "open_manifest", break_down)
+        answers = await asyncio.gather(
+            send(tus, "broken"), *(tus.send(f"recording {n}".encode()) for n in range(20))
+        )
+        assert sum("Dockd-Receipt" in answer.headers for answer in answers) == 20
+    await refusal(tus, answers[0])
 
 
 async def test_an_object_that_is_gone_is_missed(tus: Tus, data_dir: Path) -> None:
