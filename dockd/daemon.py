@@ -286,7 +286,7 @@ async def run_daemon(config_file: Path) -> None:
             return
         async with running_services(live, config.target, paths) as services:
             source = FolderSource(
-                {bay.name: bay.folder for bay in config.bays},
+                {bay.name: bay.folder for bay in config.bays if bay.folder is not None},
                 WipeAuthority(config.dock.name, services.key.public, services.verifier),
                 services.clock,
                 settle_s=config.cameras.settle_s,
