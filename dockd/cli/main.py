@@ -15,6 +15,7 @@ from dockd import __version__
 from dockd.cli import check_config as checking
 from dockd.cli import custody, receipt, store
 from dockd.cli.demo import run_demo
+from dockd.cli.doctor import run_doctor
 from dockd.cli.status import show_status
 from dockd.core.errors import ConfigError, DockdError, ListenRefusedError
 from dockd.daemon import run_daemon
@@ -30,6 +31,7 @@ app.add_typer(custody.app, name="custody", help="The custody log of a dock.")
 app.add_typer(receipt.app, name="receipt", help="Receipts of a store.")
 
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The dock's TOML file.")]
+INSTALLED_CONFIG = Path("/etc/dockd/dockd.toml")
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -55,6 +57,12 @@ def status(
 ) -> None:
     """Show what each bay of a running dock is doing."""
     show_status(config, as_json=as_json, watch=watch)
+
+
+@app.command()
+def doctor(config: ConfigOption = INSTALLED_CONFIG, as_json: JsonOption = False) -> None:
+    """Look at everything that the dock needs; exit 1 if anything is wrong."""
+    raise typer.Exit(0 if run_doctor(config, as_json=as_json) else 1)
 
 
 @app.command()

@@ -314,12 +314,16 @@ class ReceiptPending:
 
 @dataclass(frozen=True, slots=True)
 class TargetProperties:
-    """What a target says it can do. ``max_size_bytes`` is None where it states no limit."""
+    """What a target says it can do. ``max_size_bytes`` is None where it states no limit.
+
+    ``store_id`` is whose receipts it gives, None where it does not say; only a receipt proves it.
+    """
 
     creation_with_upload: bool
     checksum_sha256: bool
     receipts: bool
     max_size_bytes: int | None = None
+    store_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,6 +93,14 @@ def load_or_create_key(path: Path) -> SigningKey:
     return key
 
 
+def load_signing_key(path: Path) -> SigningKey | None:
+    """Load the key in ``path``, None if there is no file; raises as :func:`load_or_create_key`."""
+    try:
+        return _read_signing_key(path)
+    except OSError as error:
+        raise KeyFileError(f"{path}: {error.strerror}") from error
+
+
 def load_verifying_key(path: Path) -> VerifyingKey:
     """Load a public key (SubjectPublicKeyInfo PEM). Raises :class:`KeyFileError`. Blocking."""
     try:

@@ -103,6 +103,7 @@ def properties_of(headers: Mapping[str, str]) -> TargetProperties:
         and "sha256" in _items(headers, "Tus-Checksum-Algorithm"),
         receipts=RECEIPT_EXTENSION in extensions,
         max_size_bytes=int(max_size) if _DECIMAL.fullmatch(max_size) else None,
+        store_id=headers.get("Dockd-Store"),
     )
 
 
