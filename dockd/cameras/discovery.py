@@ -6,6 +6,7 @@ gone is left out, and one that is not wholly there yet says so (``complete``).
 """
 
 import re
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +106,20 @@ def find_devices(context: pyudev.Context) -> list[UsbDevice]:
         if usb is not None:
             devices.append(usb)
     return sorted(devices, key=lambda device: port_order(device.port))
+
+
+class UsbBus:
+    """What is plugged in, for any thread to ask; libudev itself bears only one at a time."""
+
+    def __init__(self) -> None:
+        """Load libudev. Raises ImportError where the system has none."""
+        self._context = pyudev.Context()
+        self._lock = threading.Lock()
+
+    def devices(self) -> list[UsbDevice]:
+        """Return what :func:`find_devices` finds now."""
+        with self._lock:
+            return find_devices(self._context)
 
 
 def port_order(port: str) -> tuple[int, ...]:

@@ -241,3 +241,24 @@ DAEMON_NOT_SET_UP = Event(
     "The configuration names no store or no bay yet, so there is nothing to do; see ``dockd doctor``.",
     ("file", "missing"),
 )  # fmt: skip
+
+# USB bays
+
+USB_ELSEWHERE = Event(
+    "usb.elsewhere", WARNING,
+    "Storage, or a camera, is plugged into a USB port that is no bay; it is left alone.",
+    ("port", "vendor", "product", "model"),
+)  # fmt: skip
+USB_SLOW = Event(
+    "usb.slow", WARNING,
+    "A camera connects slower than USB high speed: replace the cable, then look at plug, bay and hub.",
+    ("bay", "camera", "port", "speed_mbps"),
+)  # fmt: skip
+UDEV_OVERRUN = Event(
+    "udev.overrun", WARNING, "More USB events came at once than could be queued; the bays are looked at anew."
+)  # fmt: skip
+UDEV_UNHEARD = Event(
+    "udev.unheard", WARNING,
+    "udev cannot be listened to, so bays are only looked at every few seconds; tried again. Logged once.",
+    ("reason",),
+)  # fmt: skip

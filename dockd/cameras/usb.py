@@ -1,0 +1,235 @@
+"""Bays that are USB ports: a device at a bay's port that a profile knows is a docked camera.
+
+This side only looks: it reads sysfs and udev's database. Opening, erasing and charging are asked of
+the privileged helper, which identifies the device by itself and takes no path from here.
+
+What a device shows changes while it stays: its file system goes away while it is formatted, and all
+of it while its data is switched off for charging. So who it is holds for its whole stay, from being
+plugged in to being pulled; ``where`` names that stay.
+"""
+
+import os
+import threading
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from dockd.cameras.directory import ListingLimits
+from dockd.cameras.discovery import HIGH_SPEED_MBPS, UsbDevice
+from dockd.cameras.footage import FootageVolume
+from dockd.cameras.hints import udev_hints
+from dockd.cameras.identify import Identified, Refused, identify, identify_all
+from dockd.cameras.profiles import Profile
+from dockd.core.errors import CameraGoneError, CameraUnreadableError, DockdError
+from dockd.core.interfaces import Clock, ShouldStop
+from dockd.core.model import (
+    Camera,
+    ChargeStatus,
+    Presence,
+    WipeReport,
+    WipeRequest,
+)
+from dockd.core.wipe_gate import WipeRefused
+from dockd.ops import events
+
+STARTING_S = 8.0
+"""How long a device may take to show its storage before its bay says that something is wrong."""
+
+
+class Helper(Protocol):
+    """What is asked of the privileged helper; see dockd.cameras.helper_client."""
+
+    def open_volume(self, bay: str, camera: str) -> int:
+        """Return a descriptor of the camera's root directory, mounted read-only."""
+
+    def wipe(
+        self, bay: str, request: WipeRequest, should_stop: ShouldStop
+    ) -> WipeReport | WipeRefused:
+        """Erase with proof."""
+
+    def charge(self, bay: str) -> ChargeStatus:
+        """Charge; say how it goes."""
+
+    def unfinished(self, bay: str) -> Camera | None:
+        """Return whose medium is in the bay if its permitted erasing was cut short."""
+
+
+@dataclass(slots=True)
+class _Stay:
+    """One device, from being plugged in to being pulled, and what was found out about it."""
+
+    since_s: float
+    camera: Camera | None = None
+    profile: Profile | None = None
+    told_elsewhere: bool = False
+    told_slow: bool = False
+    asked_helper: bool = False
+
+
+class UsbSource:
+    """Implements core.interfaces.CameraSource over USB ports."""
+
+    watches_when_ready = False
+
+    def __init__(
+        self,
+        ports: Mapping[str, str],
+        helper: Helper,
+        profiles: Sequence[Profile],
+        clock: Clock,
+        *,
+        look: Callable[[], Sequence[UsbDevice]],
+        limits: ListingLimits,
+        flagged: Sequence[str] = (),
+        remembered: Mapping[str, Camera] | None = None,
+    ) -> None:
+        """Build over the port of each bay, by the bay's name.
+
+        ``look`` returns what is plugged in, ``flagged`` are patterns besides those of the profiles.
+        ``remembered`` are the cameras of visits that were open before a restart, by their ``where``:
+        a camera whose data is switched off cannot say again who it is.
+        """
+        self.bays: Sequence[str] = tuple(ports)
+        self._bay_at = {port: bay for bay, port in ports.items()}
+        self._helper = helper
+        self._profiles = profiles
+        self._clock = clock
+        self._look = look
+        self._limits = limits
+        self._flagged = tuple(flagged)
+        self._remembered = dict(remembered or {})
+        self._boot_id = _boot_id()
+        self._stays: dict[str, _Stay] = {}
+
+    def enumerate_cameras(self) -> Mapping[str, Sequence[Presence]]:
+        """Return who is at each bay's port. Blocking, quick; never raises for one bad device."""
+        devices = self._look()
+        stays = {self._where(device): self._stay(device) for device in devices}
+        self._stays = stays
+        holding = {
+            device.port for device in devices if stays[self._where(device)].camera is not None
+        }
+        found = identify_all(devices, self._profiles, holding)
+        seen: dict[str, list[Presence]] = {bay: [] for bay in self.bays}
+        for device in devices:
+            bay, stay = self._bay_at.get(device.port), stays[self._where(device)]
+            if bay is None:
+                _tell_elsewhere(device, stay)
+            elif presence := self._presence(bay, device, found[device.port], stay):
+                seen[bay].append(presence)
+        return seen
+
+    def hints(self) -> AsyncGenerator[None, None]:
+        """Yield when udev has something to tell."""
+        return udev_hints()
+
+    def open_camera(self, presence: Presence) -> FootageVolume:
+        """Have the camera opened read-only; see core.interfaces.CameraSource.
+
+        Also raises the errors of the helper's client.
+        """
+        camera = presence.camera.camera_id
+        root_fd = self._helper.open_volume(presence.bay, camera)
+        try:
+            return FootageVolume(root_fd, self._limits, camera, self._profile(presence))
+        except BaseException:
+            os.close(root_fd)
+            raise
+
+    def wipe(self, request: WipeRequest, should_stop: ShouldStop) -> WipeReport | WipeRefused:
+        """Have the camera erased, with proof; see core.interfaces.CameraSource."""
+        return self._helper.wipe(request.presence.bay, request, should_stop)
+
+    def charge(self, presence: Presence) -> ChargeStatus:
+        """Have the camera charged; see core.interfaces.CameraSource."""
+        return self._helper.charge(presence.bay)
+
+    def _where(self, device: UsbDevice) -> str:
+        return f"usb:{device.port}/{device.devnum}/{self._boot_id}"
+
+    def _stay(self, device: UsbDevice) -> _Stay:
+        where = self._where(device)
+        known = self._stays.get(where)
+        return known or _Stay(self._clock.monotonic_s(), self._remembered.get(where))
+
+    def _presence(
+        self, bay: str, device: UsbDevice, found: Identified | Refused, stay: _Stay
+    ) -> Presence | None:
+        where = self._where(device)
+        if isinstance(found, Identified):
+            stay.camera, stay.profile = found.camera, found.profile
+            _tell_slow(bay, device, stay)
+            return Presence(bay, found.camera, where)
+        stay.profile = found.profile or stay.profile
+        if _shows_less(device, found):
+            if stay.camera is not None:
+                return Presence(bay, stay.camera, where)
+            self._ask_helper(bay, device, stay)
+        if found.passing and self._clock.monotonic_s() - stay.since_s < STARTING_S:
+            return None
+        return Presence(bay, found.camera, where, refusal=found.words)
+
+    def _ask_helper(self, bay: str, device: UsbDevice, stay: _Stay) -> None:
+        """Ask whose medium this is that has no file system: perhaps its erasing was cut short.
+
+        In a thread, because the helper may be busy with it, and no other bay is to wait for that.
+        """
+        if stay.asked_helper or not _has_medium(device):
+            return
+        stay.asked_helper = True
+
+        def ask() -> None:
+            try:
+                stay.camera = self._helper.unfinished(bay)
+            except DockdError:
+                stay.asked_helper = False  # the helper is away; the next look asks again
+
+        threading.Thread(target=ask, name=f"unfinished-{bay}", daemon=True).start()
+
+    def _profile(self, presence: Presence) -> Profile:
+        """Return the profile of an opened camera, with the dock's own patterns."""
+        here = [device for device in self._look() if self._where(device) == presence.where]
+        if not here:
+            raise CameraGoneError(f"{presence.camera.camera_id}: the camera is gone")
+        found = identify(here[0], self._profiles)
+        stay = self._stays.get(presence.where)
+        profile = found.profile or (stay.profile if stay is not None else None)
+        if profile is None:
+            raise CameraUnreadableError(f"{presence.camera.camera_id}: no profile is for it")
+        flagged = (*profile.footage.flagged, *self._flagged)
+        footage = profile.footage.model_copy(update={"flagged": flagged})
+        return profile.model_copy(update={"footage": footage})
+
+
+def _shows_less(device: UsbDevice, refused: Refused) -> bool:
+    """Whether it is refused only because it shows less of itself than it did, or will."""
+    unreadable = _has_medium(device) and not any(disk.volumes for disk in device.disks)
+    return refused.passing or not device.authorized or unreadable
+
+
+def _has_medium(device: UsbDevice) -> bool:
+    return any(disk.size_bytes for disk in device.disks)
+
+
+def _tell_elsewhere(device: UsbDevice, stay: _Stay) -> None:
+    if not stay.told_elsewhere and (device.stores or device.tagged):
+        stay.told_elsewhere = True
+        events.USB_ELSEWHERE.log(
+            port=device.port, vendor=device.vendor, product=device.product, model=device.model
+        )
+
+
+def _tell_slow(bay: str, device: UsbDevice, stay: _Stay) -> None:
+    if not stay.told_slow and device.speed_mbps < HIGH_SPEED_MBPS and stay.camera is not None:
+        stay.told_slow = True
+        events.USB_SLOW.log(
+            bay=bay,
+            camera=stay.camera.camera_id,
+            port=device.port,
+            speed_mbps=device.speed_mbps,
+        )
+
+
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
