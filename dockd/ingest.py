@@ -138,8 +138,7 @@ class Ingest:
         **changes: object,
     ) -> Recording:
         """Apply an event to a recording, in the journal first, and return it."""
-        recording = self.recordings[path]
-        moved = replace(recording, state=after(recording.state, event), **changes)  # type: ignore[arg-type]
+        moved = self._after(path, event, **changes)
         await self._services.journal.put_recordings([moved], custody)
         self.recordings[path] = moved
         return moved
@@ -233,7 +232,7 @@ class Ingest:
         finally:
             reader.close()
         digests = {"sha256": sent.sha256, "md5": reader.md5_hex()}
-        await self.move(
+        all_sent = self._after(
             path,
             RecordingEvent.ALL_BYTES_SENT,
             upload_url=sent.url,
@@ -243,6 +242,11 @@ class Ingest:
             resent_bytes=recording.resent_bytes + sent.resent_bytes,
             attempts=recording.attempts + sent.attempts - 1,
         )
+        if sent.receipt is None:
+            await self._services.journal.put_recordings([all_sent], None)
+        # Else the journal hears of bytes and receipt at once, when the receipt is proved: one commit
+        # for a small recording. Until then the store finds the upload by its key.
+        self.recordings[path] = all_sent
         self._unproved[path] = sent
         return True
 
@@ -393,6 +397,10 @@ class Ingest:
         )
 
     # Small helpers
+
+    def _after(self, path: bytes, event: RecordingEvent, **changes: object) -> Recording:
+        recording = self.recordings[path]
+        return replace(recording, state=after(recording.state, event), **changes)  # type: ignore[arg-type]
 
     def _opened(self) -> tuple[Volume, Worker]:
         if self._volume is None or self._worker is None:

@@ -146,8 +146,9 @@ class Uploader:
     ) -> Sent:
         """Bring the target to hold every byte of ``source``; go on at ``url`` where there is one.
 
-        ``on_created`` is awaited with each new upload's URL before bytes are streamed to it;
-        ``on_progress`` hears how many bytes the network has taken.
+        ``on_created`` is awaited with each new upload's URL before bytes are streamed to it, which is
+        never when they all went along with its creation. ``on_progress`` hears how many bytes the
+        network has taken.
 
         Raises the camera's errors as they are; TargetError when trying again cannot help, or has not
         helped often enough.
@@ -229,7 +230,8 @@ class Uploader:
             transfer.hands_over(0, len(body))
         created = await self._target.create(transfer.spec, body, sha256)
         transfer.url = created.url
-        await transfer.on_created(created.url)
+        if created.offset < transfer.spec.size_bytes:
+            await transfer.on_created(created.url)
         self._is_back()
         transfer.is_at(created.offset)
         return created.receipt
