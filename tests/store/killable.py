@@ -54,6 +54,7 @@ def main() -> None:
         if order is None:
             os.kill(child, signal.SIGTERM)
             answer: object = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            child = 0
         else:
             log = Path(f"{order['data']}.log")
             descriptor = os.open(log, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_APPEND, 0o600)
@@ -65,6 +66,8 @@ def main() -> None:
             answer = _started(log, child)
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
+    if child:  # the test failed; nothing may outlive it
+        os.kill(child, signal.SIGKILL)
 
 
 if __name__ == "__main__":
