@@ -1,0 +1,133 @@
+"""The dock in the virtual machine: the package installed by apt, its configuration, and what it says."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.journal import Entry
+from tests.e2e.machine import HUB_PORTS, Machine
+from tests.e2e.store import Store
+
+NAME = "e2e-dock"
+BAYS = tuple(str(number) for number in range(1, 9))
+"""One for each port of the hub, in the hub's order."""
+
+_PROFILES = Path(__file__).with_name("profiles")
+_STORE_KEY = "/etc/dockd/store-receipt-key.pem"
+_CONFIG = """\
+[dock]
+name = "{name}"
+state_dir = "/var/lib/dockd"
+
+[target]
+url = "http://127.0.0.1:1080/files/"
+store_id = "{store_id}"
+receipt_key = "{key}"
+stall_timeout_s = 10.0
+
+[cameras]
+reconcile_s = 2.0
+
+[wipe]
+when = "{wipe}"
+hold_s = {hold_s}
+"""
+_HELPER_CONFIG = """\
+dock = "{name}"
+store_id = "{store_id}"
+receipt_key = "{key}"
+"""
+_BAY = """
+[[bay]]
+name = "{bay}"
+port = "1-{port}"
+"""
+# A start in the emulated machine is slow enough; waiting for the next one as well is not needed.
+_RESTART_AT_ONCE = "[Service]\nRestartSec=100ms\n"
+
+
+class Dock:
+    """Store, machine and package together, and the words in which tests ask about them."""
+
+    def __init__(self, machine: Machine, store: Store) -> None:
+        """Build; the store must have been started once."""
+        self.machine = machine
+        self.store = store
+
+    def install(self, package: Path) -> str:
+        """Install the package with apt; return what apt printed."""
+        self.machine.send({"/root/dockd.deb": package.read_bytes()})
+        return self.machine.check(
+            "DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-download /root/dockd.deb",
+            timeout_s=300,
+        )
+
+    def set_up(self) -> None:
+        """Bind the dock to the store and the ports of the hub, as an administrator does."""
+        self.machine.send(
+            {
+                "/etc/e2e-store": f"STORE=10.0.2.2:{self.store.port}\n".encode(),
+                _STORE_KEY: self.store.layout.receipt_public_key.read_bytes(),
+                "/etc/dockd/helper.toml": (self._fill(_HELPER_CONFIG) + _bays()).encode(),
+                "/etc/systemd/system/dockd.service.d/e2e.conf": _RESTART_AT_ONCE.encode(),
+                **{
+                    f"/etc/dockd/profiles.d/{profile.name}": profile.read_bytes()
+                    for profile in _PROFILES.iterdir()
+                },
+            }
+        )
+        self.machine.check("dockd bays rules --write && systemctl daemon-reload")
+        self.configure()
+
+    def configure(self, *, wipe: str = "after_proof", hold_s: float = 0.0) -> None:
+        """Write the daemon's configuration and start it anew."""
+        text = self._fill(_CONFIG, wipe=wipe, hold_s=hold_s) + _bays()
+        self.machine.send({"/etc/dockd/dockd.toml": text.encode()})
+        self.machine.check("systemctl restart dockd")
+
+    def plug(self, image: Any, bay: str, **options: Any) -> str:
+        """Put a camera into a bay; return the name to pull it by."""
+        port = HUB_PORTS[BAYS.index(bay)]
+        return self.machine.plug(image.image, port, serial=image.serial, **options)
+
+    def mark(self) -> int:
+        """Return a place in the journal, to wait for what comes after it."""
+        return self.machine.journal.mark()
+
+    def wait(self, event: str, *, since: int, within_s: float = 120.0, **wanted: object) -> Entry:
+        """Wait for an event of dockd."""
+        return self.machine.journal.wait_event(event, since=since, within_s=within_s, **wanted)
+
+    def wait_state(
+        self, state: str, *, since: int, within_s: float = 120.0, **wanted: object
+    ) -> Entry:
+        """Wait until a bay or camera reaches a state of the lifecycle."""
+        return self.wait("bay.state", since=since, within_s=within_s, state=state, **wanted)
+
+    def seen(self, event: str, *, since: int, **wanted: object) -> Sequence[Entry]:
+        """Return the events seen so far."""
+        return [
+            entry
+            for entry in self.machine.journal.events(since)
+            if entry["event"] == event and wanted.items() <= entry.items()
+        ]
+
+    def status(self) -> dict[str, dict[str, Any]]:
+        """Return what the dock says of each bay."""
+        answer = json.loads(self.machine.check("dockd status -c /etc/dockd/dockd.toml --json"))
+        return {bay["bay"]: bay for bay in answer["bays"]}
+
+    def mounts(self) -> Sequence[str]:
+        """Return the mounts of camera file systems, in the mount namespace of any process."""
+        found = self.machine.run("cat /proc/[0-9]*/mountinfo 2>/dev/null | grep -wE 'vfat|exfat'")
+        return found.output.splitlines()
+
+    def _fill(self, template: str, **more: object) -> str:
+        return template.format(name=NAME, store_id=self.store.store_id, key=_STORE_KEY, **more)
+
+
+def _bays() -> str:
+    return "".join(
+        _BAY.format(bay=bay, port=port) for bay, port in zip(BAYS, HUB_PORTS, strict=True)
+    )

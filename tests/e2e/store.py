@@ -1,0 +1,115 @@
+"""A real store on the host, and what it holds; the guest reaches it through its own loopback."""
+
+import contextlib
+import hashlib
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dockd.core.model import UploadKind
+from dockd.store.layout import Layout, read_store_id
+from dockd.store.objects import object_path
+
+_WITHIN_S = 60.0
+
+
+class Store:
+    """``dockd store serve`` as a process of its own, on one port over all its restarts."""
+
+    def __init__(self, data: Path) -> None:
+        """Build; nothing runs yet."""
+        self.layout = Layout(data)
+        self.log = data.with_suffix(".log")
+        self.port = _free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def store_id(self) -> str:
+        """The name under which it signs; known once it has been started."""
+        return read_store_id(self.layout)
+
+    def start(self) -> None:
+        """Start it, and wait until it listens."""
+        with self.log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "dockd", "store", "serve"),
+                    *("--data", str(self.layout.root), "--reserve-mib", "0"),
+                    *("--listen", f"127.0.0.1:{self.port}"),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+        deadline = time.monotonic() + _WITHIN_S
+        while not self._listens():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"the store does not start:\n{self.log.read_text()[-2000:]}")
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Stop it in order."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._end(signal.SIGKILL)
+
+    def held(self, camera: str) -> dict[bytes, bytes]:
+        """Return the recordings that it holds of a camera, with the bytes that are really on its disk.
+
+        Fails when it holds one twice, or anything that is not held in order.
+        """
+        held: dict[bytes, bytes] = {}
+        for upload in self._uploads():
+            if upload["camera"] == camera and upload["kind"] == UploadKind.RECORDING:
+                path = bytes.fromhex(upload["name_hex"])
+                assert upload["state"] == "held", upload
+                data = object_path(self.layout.objects, upload["sha256"]).read_bytes()
+                assert hashlib.sha256(data).hexdigest() == upload["sha256"]
+                assert path not in held, f"{path!r} was uploaded twice"
+                held[path] = data
+        return held
+
+    def manifests(self, camera: str) -> int:
+        """Return how many manifests of a camera it holds: one for each visit that was proved."""
+        return sum(
+            upload["camera"] == camera and upload["kind"] == UploadKind.MANIFEST
+            for upload in self._uploads()
+        )
+
+    def unfinished_bytes(self) -> int:
+        """Return how many bytes it has of uploads that are still under way."""
+        total = 0
+        for path in self.layout.unfinished.rglob("*"):
+            with contextlib.suppress(FileNotFoundError):
+                total += path.stat().st_size
+        return total
+
+    def _uploads(self) -> Iterator[dict[str, Any]]:
+        command = [sys.executable, "-m", "dockd", "store", "list", "--json", "--data"]
+        listed = subprocess.run([*command, str(self.layout.root)], check=True, capture_output=True)
+        yield from json.loads(listed.stdout)
+
+    def _listens(self) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
+            return True
+        return False
+
+    def _end(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait(_WITHIN_S)
+            self._process = None
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
