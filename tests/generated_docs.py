@@ -7,6 +7,8 @@ import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from dockd.cameras.profiles import load_profiles
+from dockd.cameras.udev_rules import udev_rules
 from dockd.core.lifecycle import MEANING, TABLE, WORK, BayState, diagram
 from dockd.ops.events import CATALOGUE, Event
 
@@ -82,6 +84,7 @@ def lifecycle() -> str:
 PAGES: Mapping[Path, Callable[[], str]] = {
     Path("docs/log-events.md"): log_events,
     Path("docs/lifecycle.md"): lifecycle,
+    Path("udev_rules/60-dockd.rules"): lambda: udev_rules(load_profiles([])),
 }
 """What draws each page; paths start at the repository's root."""
 

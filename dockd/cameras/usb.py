@@ -132,10 +132,11 @@ class UsbSource:
         camera = presence.camera.camera_id
         root_fd = self._helper.open_volume(presence.bay, camera)
         try:
-            return FootageVolume(root_fd, self._limits, camera, self._profile(presence))
+            profile = self._profile(presence)
         except BaseException:
             os.close(root_fd)
             raise
+        return FootageVolume(root_fd, self._limits, camera, profile)
 
     def wipe(self, request: WipeRequest, should_stop: ShouldStop) -> WipeReport | WipeRefused:
         """Have the camera erased, with proof; see core.interfaces.CameraSource."""

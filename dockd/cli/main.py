@@ -12,8 +12,8 @@ from typing import Annotated
 import typer
 
 from dockd import __version__
+from dockd.cli import bays, custody, receipt, store
 from dockd.cli import check_config as checking
-from dockd.cli import custody, receipt, store
 from dockd.cli.demo import run_demo
 from dockd.cli.doctor import run_doctor
 from dockd.cli.status import show_status
@@ -26,6 +26,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(bays.app, name="bays", help="The bays that are USB ports.")
 app.add_typer(store.app, name="store", help="The central store.")
 app.add_typer(custody.app, name="custody", help="The custody log of a dock.")
 app.add_typer(receipt.app, name="receipt", help="Receipts of a store.")
