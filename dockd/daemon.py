@@ -7,7 +7,7 @@ import random
 import signal
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,17 +15,20 @@ from time import monotonic
 from typing import Any
 
 from dockd import __version__
-from dockd.bay import Bay, Observation
 from dockd.cameras.directory import ListingLimits
+from dockd.cameras.discovery import UsbBus
 from dockd.cameras.folder import FolderSource
+from dockd.cameras.helper_client import HelperClient
+from dockd.cameras.profiles import load_profiles
+from dockd.cameras.usb import UsbSource
 from dockd.cameras.wiping import WipeAuthority
 from dockd.config import Config, TargetConfig, load_config
 from dockd.core.errors import ConfigError
 from dockd.core.interfaces import CameraSource
-from dockd.core.lifecycle import BayState
-from dockd.core.model import Presence
+from dockd.core.model import Camera
 from dockd.core.schedule import Limits
 from dockd.dispatch import Dispatcher
+from dockd.dock import Dock
 from dockd.evidence.custody import seal
 from dockd.evidence.keys import load_or_create_key, load_verifying_key
 from dockd.evidence.receipts import ReceiptVerifier
@@ -38,16 +41,9 @@ from dockd.ops.status import StatusServer
 from dockd.status import dock_status
 from dockd.target.tus import TusTarget
 from dockd.target.uploader import SMALL_BYTES, Uploader
-from dockd.worker import BayThread, Worker
-
-STALL_S = 60.0
-"""A call on a camera that lasts longer is reported."""
 
 STOP_WITHIN_S = 8.0
 """What stopping in order may take, before the process ends all the same."""
-
-BAY_RESTART_S = 5.0
-"""Pause before a bay that failed as a whole begins anew."""
 
 
 class SystemClock:
@@ -117,117 +113,6 @@ class LiveConfig:
         events.CONFIG_RELOADED.log(file=str(self.path))
 
 
-class Dock:
-    """All bays of a dock over their sources of cameras: reconciles, reports stalls, keeps them going."""
-
-    def __init__(
-        self,
-        services: Services,
-        sources: Sequence[CameraSource],
-        new_worker: Callable[[str], Worker] = lambda bay: BayThread(f"bay-{bay}"),
-        reconciled: Callable[["Dock"], None] = lambda _: None,
-    ) -> None:
-        """Build with empty bays; :meth:`run` brings them to life.
-
-        ``reconciled`` is called after each look at all bays.
-        """
-        self.services = services
-        self.bays: dict[str, Bay] = {}
-        self._sources = sources
-        self._new_worker = new_worker
-        self._reconciled = reconciled
-        self._look = asyncio.Event()
-        self._stalled: set[str] = set()
-        self._crowded: dict[str, Sequence[str]] = {}
-
-    async def run(self) -> None:
-        """Run until cancelled."""
-        # The watcher of hints is in place before the first look, so that nothing falls in between.
-        async with asyncio.TaskGroup() as group:
-            for source in self._sources:
-                group.create_task(self._listen(source))
-                for name in source.bays:
-                    group.create_task(self._keep(name, source))
-            await self._reconcile_for_ever()
-
-    async def _keep(self, name: str, source: CameraSource) -> None:
-        """Run a bay; one that fails as a whole begins anew and does not touch the others (INV-8)."""
-        while True:
-            bay = Bay(name, self.services, source, self._new_worker(name))
-            self.bays[name] = bay
-            self._look.set()
-            try:
-                await bay.run()
-            except Exception as error:  # noqa: BLE001 - logged in full, and the bay begins anew
-                events.BAY_FAULT.log(bay=name, work="run", error=error)
-            await asyncio.sleep(BAY_RESTART_S)
-
-    async def _listen(self, source: CameraSource) -> None:
-        async with contextlib.aclosing(source.hints()) as hints:
-            async for _ in hints:
-                self._look.set()
-
-    async def _reconcile_for_ever(self) -> None:
-        """Compare what is there with what the bays believe: on every hint, and every few seconds."""
-        looker = self._new_worker("enumeration")
-        try:
-            while True:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self.services.config().cameras.reconcile_s):
-                        await self._look.wait()
-                self._look.clear()
-                self._observe(await looker.start(self._enumerate))
-                self._report_stalls()
-                self._reconciled(self)
-        finally:
-            looker.close()
-
-    def _enumerate(self) -> Mapping[str, Sequence[Presence]]:
-        seen: dict[str, Sequence[Presence]] = {}
-        for source in self._sources:
-            seen.update(source.enumerate_cameras())
-        return seen
-
-    def _observe(self, seen: Mapping[str, Sequence[Presence]]) -> None:
-        taken: dict[str, str] = {}
-        chosen = {name: self._choose(bay, seen.get(name, ())) for name, bay in self.bays.items()}
-        # Bays at work come first, so that a clash refuses the newcomer.
-        for name, bay in sorted(self.bays.items(), key=lambda item: item[1].state in _IDLE):
-            presence = chosen[name]
-            refusal = presence.refusal if presence is not None else None
-            if presence is not None and refusal is None:
-                other = taken.setdefault(presence.camera.camera_id, name)
-                if other != name:
-                    camera = presence.camera.camera_id
-                    refusal = f"camera {camera} is in bay {other} as well; their ids clash"
-            bay.observe(Observation(presence, refusal))
-
-    def _choose(self, bay: Bay, seen: Sequence[Presence]) -> Presence | None:
-        """Stay with the camera at hand; others in the same bay wait and are shown."""
-        current = bay.visit.camera.camera_id if bay.visit is not None else None
-        ordered = sorted(seen, key=lambda one: (one.camera.camera_id != current, one.where))
-        waiting = [presence.camera.camera_id for presence in ordered[1:]]
-        if waiting != self._crowded.get(bay.name, []):
-            self._crowded[bay.name] = waiting
-            if waiting:
-                events.BAY_CROWDED.log(bay=bay.name, waiting=waiting)
-        return ordered[0] if ordered else None
-
-    def status(self) -> dict[str, object]:
-        """Return the truth about every bay; see :mod:`dockd.status`."""
-        return dock_status(self.services.dock, self.bays.values(), self._crowded)
-
-    def _report_stalls(self) -> None:
-        for name, bay in self.bays.items():
-            stalled = bay.busy_s > STALL_S and bay.state is not BayState.WIPING
-            if stalled and name not in self._stalled:
-                events.BAY_STALLED.log(bay=name, busy_s=round(bay.busy_s))
-            (self._stalled.add if stalled else self._stalled.discard)(name)
-
-
-_IDLE = frozenset({BayState.EMPTY, BayState.REFUSED})
-
-
 @contextlib.asynccontextmanager
 async def running_services(
     live: LiveConfig, target_config: TargetConfig, paths: StatePaths
@@ -285,15 +170,11 @@ async def run_daemon(config_file: Path) -> None:
             await _run_until(stopping, _wait_to_be_set_up(live, paths), live.reload)
             return
         async with running_services(live, config.target, paths) as services:
-            source = FolderSource(
-                {bay.name: bay.folder for bay in config.bays if bay.folder is not None},
-                WipeAuthority(config.dock.name, services.key.public, services.verifier),
-                services.clock,
-                settle_s=config.cameras.settle_s,
-                limits=ListingLimits(config.cameras.max_files, config.cameras.max_depth),
-                flagged=config.cameras.flagged,
+            dock = Dock(
+                services,
+                await _sources(services),
+                reconciled=lambda dock: notify.alive(_summary(dock)),
             )
-            dock = Dock(services, [source], reconciled=lambda dock: notify.alive(_summary(dock)))
 
             def reload() -> None:
                 live.reload()
@@ -307,6 +188,48 @@ async def run_daemon(config_file: Path) -> None:
             )
             async with StatusServer(paths.socket, dock.status):
                 await _run_until(stopping, dock.run(), reload)
+
+
+async def _sources(services: Services) -> list[CameraSource]:
+    """Return what the bays need: folders, USB ports, or both."""
+    config = services.config()
+    limits = ListingLimits(config.cameras.max_files, config.cameras.max_depth)
+    flagged = config.cameras.flagged
+    sources: list[CameraSource] = []
+    folders = {bay.name: bay.folder for bay in config.bays if bay.folder is not None}
+    if folders:
+        authority = WipeAuthority(config.dock.name, services.key.public, services.verifier)
+        sources.append(
+            FolderSource(
+                folders,
+                authority,
+                services.clock,
+                settle_s=config.cameras.settle_s,
+                limits=limits,
+                flagged=flagged,
+            )
+        )
+    ports = {bay.name: bay.port for bay in config.bays if bay.port is not None}
+    if ports:
+        sources.append(
+            UsbSource(
+                ports,
+                HelperClient(config.helper.socket),
+                load_profiles([config.cameras.profiles_dir]),
+                services.clock,
+                look=UsbBus().devices,
+                limits=limits,
+                flagged=flagged,
+                remembered=await _present_cameras(services, ports),
+            )
+        )
+    return sources
+
+
+async def _present_cameras(services: Services, bays: Iterable[str]) -> dict[str, Camera]:
+    """Return the cameras of visits that have not ended, by the stay that they belong to."""
+    visits = [await services.journal.present_visit(bay) for bay in bays]
+    return {visit.where: visit.camera for visit in visits if visit is not None}
 
 
 def _summary(dock: Dock) -> str:

@@ -34,7 +34,7 @@ from dockd.config import (
 from dockd.core.lifecycle import BayState
 from dockd.core.model import CustodyEvent, SealedEntry
 from dockd.core.schedule import Limits
-from dockd.daemon import Dock
+from dockd.dock import Dock
 from dockd.dispatch import Dispatcher
 from dockd.evidence.custody import seal
 from dockd.evidence.keys import SigningKey
