@@ -262,3 +262,56 @@ UDEV_UNHEARD = Event(
     "udev cannot be listened to, so bays are only looked at every few seconds; tried again. Logged once.",
     ("reason",),
 )  # fmt: skip
+
+# The privileged helper
+
+HELPER_STARTED = Event(
+    "helper.started", INFO, "The helper listens, and serves these bays.",
+    ("version", "dock", "store", "receipt_key", "bays", "unfinished"),
+)  # fmt: skip
+HELPER_STOPPED = Event("helper.stopped", INFO, "The helper has stopped.", ("unfinished_requests",))
+HELPER_STRANGER = Event(
+    "helper.stranger", WARNING, "A process of a user who may not ask was turned away.", ("pid", "uid"),
+)  # fmt: skip
+HELPER_NOT_UNDERSTOOD = Event(
+    "helper.not_understood", WARNING, "What came through the socket is no request; it was refused.",
+    ("pid", "uid", "reason"),
+)  # fmt: skip
+HELPER_REFUSED = Event(
+    "helper.refused", WARNING, "The helper did not do what it was asked for; nothing was erased by this.",
+    ("bay", "request", "reason"),
+)  # fmt: skip
+HELPER_FAULT = Event(
+    "helper.fault", ERROR, "A fault in the helper itself ended a request; please report it.",
+    ("bay", "request", "error"),
+)  # fmt: skip
+HELPER_OPENED = Event(
+    "helper.opened", INFO, "A camera was write-blocked, mounted read-only and passed on.",
+    ("bay", "camera", "port", "profile", "file_system"),
+)  # fmt: skip
+HELPER_PREPARED = Event(
+    "helper.prepared", INFO, "The profile's step before mounting was taken.", ("bay", "port", "profile"),
+)  # fmt: skip
+HELPER_WIPE_REFUSED = Event(
+    "helper.wipe_refused", WARNING, "The wipe gate refused; the camera was not written to.",
+    ("bay", "camera", "visit", "count", "reasons"),
+)  # fmt: skip
+HELPER_ERASING = Event(
+    "helper.erasing", INFO, "The wipe gate has permitted it; the erasing begins, or goes on.",
+    ("bay", "camera", "visit", "method", "manifest_sha256", "resumed"),
+)  # fmt: skip
+HELPER_WIPED = Event(
+    "helper.wiped", INFO, "An erasing has ended, and this is what was done and checked.",
+    (
+        "bay", "camera", "visit", "method", "wipe_level", "tool", "files", "bytes", "preserved", "verified",
+        "verification",
+    ),
+)  # fmt: skip
+HELPER_POWER = Event(
+    "helper.power", INFO, "Data or power of a bay's port was switched.", ("bay", "action", "power"),
+)  # fmt: skip
+HELPER_LEDGER_UNREADABLE = Event(
+    "helper.ledger_unreadable", ERROR,
+    "An entry of the ledger of wipes cannot be read; its medium must be formatted by hand.",
+    ("file", "error"),
+)  # fmt: skip

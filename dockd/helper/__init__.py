@@ -1,0 +1,1 @@
+"""The privileged process: mounts, write block, erase, port power. It has no network."""

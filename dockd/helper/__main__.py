@@ -1,0 +1,81 @@
+"""``dockd-helper``: reads its configuration, takes the socket that systemd has made, and serves."""
+
+import argparse
+import pwd
+import signal
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyudev
+
+from dockd import __version__
+from dockd.cameras.discovery import find_devices
+from dockd.cameras.profiles import load_profiles
+from dockd.cameras.wiping import WipeAuthority
+from dockd.core.errors import ConfigError, DockdError
+from dockd.evidence.keys import load_verifying_key
+from dockd.evidence.receipts import ReceiptVerifier
+from dockd.helper.actions import Actions
+from dockd.helper.bays import Bays
+from dockd.helper.config import DEFAULT_PATH, HelperConfig, load_helper_config
+from dockd.helper.ledger import Ledger
+from dockd.helper.server import Server, listening_socket
+from dockd.ops import events
+from dockd.ops.logs import configure_logs
+
+
+def main() -> None:
+    """Run the helper. Exits with 2 when its configuration cannot be used, 1 for other faults."""
+    arguments = _arguments()
+    configure_logs("info")
+    try:
+        serve(load_helper_config(arguments.config), arguments.socket)
+    except ConfigError as error:
+        sys.stderr.write("\n".join((f"dockd-helper: {error.file}:", *error.problems, "")))
+        sys.exit(2)
+    except (DockdError, OSError) as error:
+        sys.exit(f"dockd-helper: {error}")
+
+
+def serve(config: HelperConfig, socket_path: str | None) -> None:
+    """Serve until SIGTERM or SIGINT. Raises DockdError, OSError when it cannot begin."""
+    user = pwd.getpwnam(config.user)
+    key = load_verifying_key(config.receipt_key)
+    ledger = Ledger(config.state_dir / "wipes")
+    actions = Actions(
+        Bays(
+            {bay.name: bay.port for bay in config.bays},
+            load_profiles([config.profiles_dir]),
+            # A new context each time: libudev's are not for several threads.
+            lambda: find_devices(pyudev.Context()),
+        ),
+        # No key of the dock is pinned here: what counts is the store's word on the manifest's bytes.
+        WipeAuthority(config.dock, None, ReceiptVerifier(config.store_id, key)),
+        ledger,
+        (user.pw_uid, user.pw_gid),
+        lambda: datetime.now(UTC),
+    )
+    server = Server(listening_socket(socket_path), actions, {0, user.pw_uid})
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: server.stop())
+    events.HELPER_STARTED.log(
+        version=__version__,
+        dock=config.dock,
+        store=config.store_id,
+        receipt_key=key.key_id,
+        bays=actions.bays,
+        unfinished=sum(1 for _ in ledger.entries()),
+    )
+    server.run()
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="dockd-helper", description=__doc__)
+    parser.add_argument("-c", "--config", type=Path, default=DEFAULT_PATH)
+    parser.add_argument("--socket", help="listen here; without it, on the socket systemd passes")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
