@@ -152,13 +152,15 @@ def _limits(config: Config) -> Limits:
     return Limits(config.upload.streams, config.upload.streams_per_bay, SMALL_BYTES)
 
 
-async def run_daemon(config_file: Path) -> None:
-    """Run the dock of a configuration file until SIGTERM or SIGINT.
+async def run_daemon(
+    config_file: Path, told_to_stop: Callable[[str], None] = lambda _: None
+) -> None:
+    """Run the dock of a configuration file until SIGTERM or SIGINT, which ``told_to_stop`` hears of.
 
     SIGHUP loads the file again. Raises ConfigError, AlreadyRunningError, JournalDamagedError and
     KeyFileError before anything of a camera is touched.
     """
-    stopping = _told_to_stop()
+    stopping = _told_to_stop(told_to_stop)
     live = LiveConfig(config_file, load_config(config_file))
     config = live.current
     configure_logs(config.log.level)
@@ -252,26 +254,31 @@ async def _wait_to_be_set_up(live: LiveConfig, paths: StatePaths) -> None:
             await asyncio.sleep(live.current.cameras.reconcile_s)
 
 
-def _told_to_stop() -> asyncio.Future[str]:
-    """Return a future that tells which signal wants the process to stop, from now on.
+def end_in_time(reason: str) -> None:
+    """End this process after a while, whatever hangs in it; for a process that is only a daemon.
 
     Some calls on a dying card or a lost file system never come back, and threads of libraries wait
-    for theirs. The process ends in time all the same: every state that it can leave is one to go on
-    from.
+    for theirs. Every state that the process can leave is one to go on from.
     """
+
+    def end_now() -> None:
+        events.DAEMON_STOPPED.log(reason=f"{reason}; a call that hangs was not waited for")
+        os._exit(0)
+
+    last_resort = threading.Timer(STOP_WITHIN_S, end_now)
+    last_resort.daemon = True
+    last_resort.start()
+
+
+def _told_to_stop(told: Callable[[str], None]) -> asyncio.Future[str]:
+    """Return a future that tells which signal wants the process to stop, from now on."""
     loop = asyncio.get_running_loop()
     stopping: asyncio.Future[str] = loop.create_future()
-
-    def end_now(name: str) -> None:
-        events.DAEMON_STOPPED.log(reason=f"{name}; a call that hangs was not waited for")
-        os._exit(0)
 
     def stop(name: str) -> None:
         if not stopping.done():
             stopping.set_result(name)
-            last_resort = threading.Timer(STOP_WITHIN_S, end_now, (name,))
-            last_resort.daemon = True
-            last_resort.start()
+            told(name)
 
     loop.add_signal_handler(signal.SIGTERM, stop, "SIGTERM")
     loop.add_signal_handler(signal.SIGINT, stop, "SIGINT")

@@ -5,6 +5,7 @@ configuration is wrong.
 """
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -17,8 +18,9 @@ from dockd.cli import check_config as checking
 from dockd.cli.demo import run_demo
 from dockd.cli.doctor import run_doctor
 from dockd.cli.status import show_status
-from dockd.core.errors import ConfigError, DockdError, ListenRefusedError
-from dockd.daemon import run_daemon
+from dockd.core.errors import ConfigError, DockdError, FileAccessError, ListenRefusedError
+from dockd.core.model import display_name
+from dockd.daemon import end_in_time, run_daemon
 
 app = typer.Typer(
     help="Docking-station ingest for body-worn cameras.",
@@ -39,7 +41,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.command()
 def run(config: ConfigOption) -> None:
     """Run the dock until SIGTERM; SIGHUP loads the file again."""
-    asyncio.run(run_daemon(config))
+    asyncio.run(run_daemon(config, told_to_stop=end_in_time))
 
 
 @app.command("check-config")
@@ -93,6 +95,9 @@ def main() -> None:
         _exit(_first(known))
     except DockdError as error:
         _exit(error)
+    except OSError as error:
+        where = [display_name(os.fsencode(error.filename))] if error.filename is not None else []
+        _exit(FileAccessError(": ".join([*where, error.strerror or str(error)])))
 
 
 def _first(group: BaseExceptionGroup[DockdError]) -> DockdError:
