@@ -121,7 +121,7 @@ class UploadConfig(Table):
     """``[upload]``: how many recordings are sent at once, in all and from one bay."""
 
     streams: Annotated[int, Field(ge=1, le=64)] = 8
-    streams_per_bay: Annotated[int, Field(ge=1, le=64)] = 4
+    streams_per_bay: Annotated[int, Field(ge=1, le=64)] = 8
 
 
 class CamerasConfig(Table):
