@@ -6,7 +6,6 @@ import threading
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import TypeVar
 
 from dockd.core.charging import is_charged
@@ -36,8 +35,9 @@ from dockd.core.wipe_gate import WipeRefused
 from dockd.evidence.sidecar import find_sidecars
 from dockd.ingest import Ingest, Services
 from dockd.ops import events
-from dockd.scanning import log_skipped, newest_file_at, take_in
+from dockd.scanning import log_skipped, take_in
 from dockd.sealing import compose, seal
+from dockd.summary import sum_up
 from dockd.worker import Worker
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
@@ -288,32 +288,11 @@ class Bay:
             return
         now = self._services.clock.now()
         visit = replace(visit, finished_at=now, verdict=verdict)
-        summary = self._summary(visit, ingest, now)
+        summary = sum_up(visit, ingest, self.listing, now)
         event = self._custody(visit, "visit.finished", summary)
         await self._surely(lambda: self._services.journal.update_visit(visit, event))
         self.visit = visit
         events.VISIT_FINISHED.log(**self._about(), **summary)
-
-    def _summary(self, visit: Visit, ingest: Ingest, now: datetime) -> dict[str, object]:
-        recordings = ingest.recordings.values()
-        states = RecordingState
-        newest = newest_file_at(self.listing)
-        ahead_s = round((newest - now).total_seconds()) if newest is not None else None
-        return {
-            "verdict": visit.verdict.value if visit.verdict is not None else None,
-            "recordings": len(recordings),
-            "confirmed": ingest.count(states.CONFIRMED, states.ERASED),
-            "erased": ingest.count(states.ERASED),
-            "pending": ingest.count(states.PENDING, states.UPLOADING, states.SENT),
-            "quarantined": ingest.count(states.QUARANTINED),
-            "vanished": ingest.count(states.VANISHED),
-            "skipped": len(self.listing.skipped),
-            "bytes": ingest.size_bytes,
-            "resent_bytes": sum(item.resent_bytes for item in recordings),
-            "retries": sum(max(0, item.attempts - 1) for item in recordings),
-            "seconds": round((now - visit.started_at).total_seconds()),
-            "camera_clock_ahead_s": ahead_s,
-        }
 
     async def _end_visit(self) -> None:
         visit, _ = self._current()
