@@ -5,13 +5,15 @@ a dying card, and works without netlink. Devices come and go while they are read
 gone is left out, and one that is not wholly there yet says so (``complete``).
 """
 
+import contextlib
+import os
 import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyudev
+from pyudev import DeviceNotFoundError, Devices
 
 from dockd.core.model import display_name
 
@@ -25,8 +27,15 @@ MASS_STORAGE = 0x08
 HIGH_SPEED_MBPS = 480.0
 """USB 2.0 high speed. A camera that connects slower has a poor cable, plug or hub before it."""
 
+_PORT = r"[0-9]+-[0-9]+(\.[0-9]+)*"
+"""Names of devices in sysfs; those of interfaces and of root hubs are different."""
+
 _SECTOR_BYTES = 512
 """What sysfs counts a disk's size in, whatever its real sectors are."""
+
+
+_GOING = (OSError, ValueError, KeyError, DeviceNotFoundError)
+"""What reading a device raises that goes away meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,19 +101,17 @@ class UsbDevice:
 
 def find_devices(context: pyudev.Context) -> list[UsbDevice]:
     """Return every USB device but hubs, in the order of their ports. Never raises for a device."""
-    found = {
-        device.sys_path: device
-        for device in context.list_devices(subsystem="usb", DEVTYPE="usb_device")
-    }
-    blocks = _blocks_by_device(context, found)
+    usb_paths = [
+        path for name, path in _links("bus/usb/devices") if re.fullmatch(_PORT, name) is not None
+    ]
+    blocks = _blocks_by_device(usb_paths)
     devices = []
-    for sys_path, device in found.items():
+    for path in usb_paths:
         try:
-            usb = _usb_device(device, blocks.get(sys_path, ()))
-        except (OSError, ValueError, KeyError):
-            continue  # it went away while it was being read
-        if usb is not None:
-            devices.append(usb)
+            if int(_required(path, "bDeviceClass"), 16) != HUB:
+                devices.append(_usb_device(context, path, blocks[path]))
+        except _GOING:
+            continue
     return sorted(devices, key=lambda device: port_order(device.port))
 
 
@@ -127,63 +134,80 @@ def port_order(port: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", port))
 
 
-def _blocks_by_device(
-    context: pyudev.Context, usb_paths: Iterable[str]
-) -> Mapping[str, list[pyudev.Device]]:
-    """Return the disks and partitions of each USB device, by the device's path in sysfs."""
-    wanted = set(usb_paths)
-    blocks: dict[str, list[pyudev.Device]] = {}
-    for block in context.list_devices(subsystem="block"):
-        for above in Path(block.sys_path).parents:
-            if str(above) in wanted:
-                blocks.setdefault(str(above), []).append(block)
-                break
+def _links(directory: str) -> Iterator[tuple[str, str]]:
+    """Return what a directory of sysfs links to: name and path of each device, hubs included."""
+    place = f"/sys/{directory}"
+    try:
+        names = os.listdir(place)  # noqa: PTH208 - a path object for each of hundreds costs too much
+    except FileNotFoundError:
+        return  # a kernel without USB, or nothing of the kind plugged in yet
+    for name in names:
+        with contextlib.suppress(OSError):
+            yield name, os.path.normpath(f"{place}/{os.readlink(f'{place}/{name}')}")  # noqa: PTH115
+
+
+def _blocks_by_device(usb_paths: Iterable[str]) -> Mapping[str, list[str]]:
+    """Return the disks and partitions of each USB device; all are paths in sysfs."""
+    blocks: dict[str, list[str]] = {path: [] for path in usb_paths}
+    for _, block in _links("class/block"):
+        above = block
+        while above and above not in blocks:
+            above = above.rpartition("/")[0]
+        if above:
+            blocks[above].append(block)
     return blocks
 
 
-def _usb_device(device: pyudev.Device, blocks: Iterable[pyudev.Device]) -> UsbDevice | None:
-    """Read one device; None for a hub. Raises OSError, ValueError or KeyError when it vanishes."""
-    path = Path(device.sys_path)
-    if int(_required(path, "bDeviceClass"), 16) == HUB:
-        return None
-    authorized = _text(path, "authorized") != "0"
+def _usb_device(context: pyudev.Context, path: str, block_paths: Sequence[str]) -> UsbDevice:
+    """Read one device. Raises an error when it vanishes; its disks may."""
+    device = Devices.from_sys_path(context, path)
+    known = device.properties
+    authorized = _optional(path, "authorized") != "0"
     classes = frozenset(_interface_classes(path)) if authorized else frozenset()
-    parts = [device, *blocks]
-    disks = _disks(parts[1:]) if authorized else ()
+    blocks: list[pyudev.Device] = []
+    disks: tuple[Disk, ...] = ()
+    steady = True
+    try:
+        blocks = [Devices.from_sys_path(context, one) for one in block_paths]
+        disks = _disks(blocks) if authorized else ()
+    except _GOING:
+        steady = False
     lacks_disk = MASS_STORAGE in classes and not disks
     # Serial and model come from udev's database: reading them in sysfs waits for the device's lock,
     # which a device that fails to start holds for seconds.
-    words = (device.properties.get(key, "") for key in ("ID_VENDOR_ENC", "ID_MODEL_ENC"))
+    words = (known.get(key, "") for key in ("ID_VENDOR_ENC", "ID_MODEL_ENC"))
     return UsbDevice(
-        port=path.name,
+        port=path.rpartition("/")[2],
         devnum=int(_required(path, "devnum")),
-        sys_path=device.sys_path,
+        sys_path=path,
         vendor=_required(path, "idVendor").lower(),
         product=_required(path, "idProduct").lower(),
-        serial=device.properties.get("ID_SERIAL_SHORT", ""),
+        serial=known.get("ID_SERIAL_SHORT", ""),
         model=" ".join(_decoded(word) for word in words if word),
         interface_classes=classes,
         speed_mbps=float(_required(path, "speed")),
         authorized=authorized,
-        tagged=all(_is_tagged(part) for part in parts),
-        complete=all(_is_initialized(part) for part in parts) and not lacks_disk,
+        tagged=all(_is_tagged(part) for part in (device, *blocks)),
+        complete=steady
+        and not lacks_disk
+        and all(_is_initialized(part) for part in (device, *blocks)),
         disks=disks,
     )
 
 
-def _disks(blocks: Iterable[pyudev.Device]) -> tuple[Disk, ...]:
-    by_path = {Path(block.sys_path): block for block in blocks}
+def _disks(blocks: Sequence[pyudev.Device]) -> tuple[Disk, ...]:
     disks = []
-    for path, block in by_path.items():
+    for block in blocks:
         if block.properties["DEVTYPE"] != "disk":
             continue
-        partitions = [inner for at, inner in by_path.items() if at.parent == path]
+        path = block.sys_path
+        partitions = [one for one in blocks if one.sys_path.rpartition("/")[0] == path]
         volumes = [volume for one in partitions or [block] for volume in _file_systems(one)]
         disks.append(
             Disk(
                 node=block.device_node,
                 size_bytes=int(_required(path, "size")) * _SECTOR_BYTES,
-                read_only=_text(path, "ro") == "1",
+                read_only=_optional(path, "ro") == "1",
                 volumes=tuple(sorted(volumes, key=lambda volume: volume.partition or 0)),
                 partitions=len(partitions),
             )
@@ -194,7 +218,7 @@ def _disks(blocks: Iterable[pyudev.Device]) -> tuple[Disk, ...]:
 def _file_systems(block: pyudev.Device) -> Iterator[FileSystem]:
     known = block.properties
     if "ID_FS_TYPE" in known and known.get("ID_FS_USAGE", "filesystem") == "filesystem":
-        number = _text(Path(block.sys_path), "partition")
+        number = _optional(block.sys_path, "partition")
         yield FileSystem(
             node=block.device_node,
             type=known["ID_FS_TYPE"],
@@ -212,9 +236,11 @@ def _decoded(encoded: str) -> str:
     return display_name(data).strip()
 
 
-def _interface_classes(path: Path) -> Iterator[int]:
-    for interface in path.glob(f"{path.name}:*"):
-        yield int(_required(interface, "bInterfaceClass"), 16)
+def _interface_classes(path: str) -> Iterator[int]:
+    name = path.rpartition("/")[2]
+    for entry in os.listdir(path):  # noqa: PTH208 - as above
+        if entry.startswith(f"{name}:"):
+            yield int(_required(f"{path}/{entry}", "bInterfaceClass"), 16)
 
 
 def _is_tagged(device: pyudev.Device) -> bool:
@@ -225,11 +251,12 @@ def _is_initialized(device: pyudev.Device) -> bool:
     return "USEC_INITIALIZED" in device.properties
 
 
-def _required(path: Path, attribute: str) -> str:
-    return (path / attribute).read_text(encoding="ascii").strip()
+def _required(path: str, attribute: str) -> str:
+    with open(f"{path}/{attribute}", "rb", buffering=0) as file:  # noqa: PTH123 - as above
+        return file.read().decode("ascii").strip()
 
 
-def _text(path: Path, attribute: str) -> str:
+def _optional(path: str, attribute: str) -> str:
     """Return an attribute that a device need not have; empty if it has none."""
     try:
         return _required(path, attribute)

@@ -1,0 +1,145 @@
+"""What discovery makes of recorded devices."""
+
+import pytest
+import pyudev
+
+from dockd.cameras.discovery import Disk, FileSystem, find_devices, port_order
+from tests.simulated.udev import HOST, RECORDINGS, Mocked, mocked_system
+
+GIB = 1 << 30
+
+
+def test_an_ordinary_camera(mocked: Mocked) -> None:
+    (camera,) = mocked.devices("ordinary-camera")
+    assert (camera.port, camera.devnum) == ("1-1", 4)
+    assert (camera.vendor, camera.product, camera.serial) == ("0603", "8611", "BWC0012345")
+    assert camera.model == "NOVATEK NT96660"
+    assert camera.interface_classes == {8}
+    assert camera.speed_mbps == 480.0
+    assert camera.stores
+    assert camera.authorized
+    assert camera.tagged
+    assert camera.complete
+    (disk,) = camera.disks
+    assert disk == Disk(
+        "/dev/sda",
+        62333952 * 512,
+        False,
+        (FileSystem("/dev/sda1", "vfat", "CAM", "1A2B-3C4D", 1),),
+        1,
+    )
+
+
+def test_hubs_are_no_devices_and_ports_are_counted_as_people_do(mocked: Mocked) -> None:
+    devices = mocked.devices("hub-with-eight-cameras")
+    assert [device.port for device in devices] == [f"1-3.{n}" for n in range(1, 9)]
+    assert [device.serial for device in devices] == [f"BWC{n:07d}" for n in range(1, 9)]
+    assert len({volume.node for one in devices for volume in one.disks[0].volumes}) == 8
+
+
+def test_a_disk_without_partition_table_is_its_own_volume(mocked: Mocked) -> None:
+    (camera,) = mocked.devices("camera-without-partition-table")
+    (disk,) = camera.disks
+    assert disk.partitions == 0
+    assert disk.volumes == (FileSystem("/dev/sda", "vfat", "CAM", "1A2B-3C4D", None),)
+
+
+def test_all_interfaces_of_a_composite_device_are_seen(mocked: Mocked) -> None:
+    (camera,) = mocked.devices("camera-with-keyboard")
+    assert camera.interface_classes == {3, 8}
+
+
+def test_an_empty_card_reader_has_disks_without_size(mocked: Mocked) -> None:
+    (reader,) = mocked.devices("empty-card-reader")
+    assert [(disk.node, disk.size_bytes) for disk in reader.disks] == [
+        ("/dev/sdb", 0),
+        ("/dev/sdc", 0),
+    ]
+    assert reader.complete
+    assert not reader.tagged
+
+
+def test_every_logical_unit_is_a_disk(mocked: Mocked) -> None:
+    (camera,) = mocked.devices("two-cards")
+    assert [disk.volumes[0].label for disk in camera.disks] == ["INTERNAL", "CARD"]
+
+
+def test_partitions_without_a_file_system_are_counted_but_are_no_volumes(mocked: Mocked) -> None:
+    (camera,) = mocked.devices("several-partitions")
+    (disk,) = camera.disks
+    assert disk.partitions == 3
+    assert [(volume.partition, volume.type, volume.label) for volume in disk.volumes] == [
+        (1, "vfat", "SYSTEM"),
+        (2, "exfat", "FOOTAGE"),
+    ]
+
+
+def test_a_corrupt_partition_table_leaves_a_disk_without_volumes(mocked: Mocked) -> None:
+    (camera,) = mocked.devices("corrupt-partition-table")
+    assert camera.complete
+    assert camera.disks[0].size_bytes > 29 * GIB
+    assert camera.disks[0].volumes == ()
+
+
+@pytest.mark.parametrize("recording", ["starting-camera", "starting-disk"])
+def test_a_camera_is_not_complete_before_udev_has_finished(mocked: Mocked, recording: str) -> None:
+    (camera,) = mocked.devices(recording)
+    assert camera.stores
+    assert not camera.complete
+
+
+def test_with_its_data_off_a_camera_is_still_there(mocked: Mocked) -> None:
+    (camera,) = mocked.devices("data-switched-off")
+    assert (camera.port, camera.devnum, camera.serial) == ("1-1", 4, "BWC0012345")
+    assert not camera.authorized
+    assert camera.interface_classes == frozenset()
+    assert camera.disks == ()
+
+
+def test_ports_are_ordered_by_number() -> None:
+    ports = ["2-1", "1-1.10", "1-1.9", "1-1", "10-1"]
+    assert sorted(ports, key=port_order) == ["1-1", "1-1.9", "1-1.10", "2-1", "10-1"]
+
+
+def test_labels_are_exact_and_printable(mocked: Mocked) -> None:
+    label = mocked.run(_label_of, r"A\x20B\x5cC\xc3\xa9\x0a\xff")
+    assert label == r"A B\\Cé\n\xff"
+
+
+def _label_of(encoded: str) -> str:
+    text = (RECORDINGS / "ordinary-camera.umockdev").read_text()
+    text = text.replace("ID_FS_LABEL_ENC=CAM", f"ID_FS_LABEL_ENC={encoded}")
+    with mocked_system() as bed:
+        bed.add_text(text)
+        (camera,) = find_devices(pyudev.Context())
+        return camera.disks[0].volumes[0].label
+
+
+def test_a_device_may_vanish_at_any_file_that_is_read(mocked: Mocked) -> None:
+    """INV-8: whatever is missing of one device, none of it raises, and the others are found.
+
+    A disk that comes and goes, as it does while it is formatted, does not take its device along.
+    """
+    looks = mocked.run(_vanish_at_each_file)
+    others = [f"1-3.{n}" for n in range(2, 9)]
+    for missing, (ports, complete) in looks.items():
+        assert ports[-7:] == others, missing
+        if "/block/" in missing:
+            assert ports[0] == "1-3.1", missing
+        if missing.endswith(("/block/sda", "/sda/size")):
+            assert not complete, missing
+    assert sum(len(ports) == 7 for ports, _ in looks.values()) > 5
+
+
+def _vanish_at_each_file() -> dict[str, tuple[list[str], bool]]:
+    """Take each file of the first camera away; return the ports found, and whether it was whole."""
+    looks = {}
+    with mocked_system("hub-with-eight-cameras") as bed:
+        device = bed.root / f"sys{HOST}/1-3/1-3.1"
+        for path in [device, *sorted(device.rglob("*"))]:
+            hidden = path.with_name(path.name + ".hidden")
+            path.rename(hidden)
+            devices = find_devices(pyudev.Context())
+            looks[str(path)] = ([one.port for one in devices], devices[0].complete)
+            hidden.rename(path)
+    return looks
