@@ -96,8 +96,7 @@ class DirectoryFile:
         """Release the descriptor; never raises, may be called twice."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            with contextlib.suppress(OSError):
-                os.close(fd)
+            _close(fd)
 
     def _drop_behind(self) -> None:
         length = self._position - self._dropped
@@ -122,7 +121,9 @@ class DirectoryVolume:
         try:
             self._device = os.fstat(root_fd).st_dev
         except OSError as error:
-            raise self.fault(error, b"") from error
+            fault = self.fault(error, b"")
+            self.close()
+            raise fault from error
 
     def list_files(self) -> Listing:
         """List everything below the root, in the order of its paths; see core.interfaces.Volume."""
@@ -141,7 +142,7 @@ class DirectoryVolume:
             if not stat.S_ISREG(found.st_mode) or found.st_dev != self._device:
                 raise self._unreadable(path, "is not a regular file of the camera any more")
         except CameraError:
-            os.close(fd)
+            _close(fd)
             raise
         return DirectoryFile(fd, path, self)
 
@@ -161,14 +162,13 @@ class DirectoryVolume:
                     inner = _open(component, _DIRECTORY, fd)
                 except OSError as error:
                     raise self.fault(error, path) from error
-                os.close(fd)
+                _close(fd)
                 fd = inner
                 if self.stat(fd, path).st_dev != self._device:
                     raise self._unreadable(path, "is on another file system")
             yield fd
         finally:
-            with contextlib.suppress(OSError):
-                os.close(fd)
+            _close(fd)
 
     def stat(self, fd: int, path: bytes) -> os.stat_result:
         """Return the stat of something opened; ``path`` is for the error."""
@@ -198,8 +198,7 @@ class DirectoryVolume:
         with self._lock:
             fd, self._root_fd = self._root_fd, -1
         if fd >= 0:
-            with contextlib.suppress(OSError):
-                os.close(fd)
+            _close(fd)
 
     @contextlib.contextmanager
     def _root_copy(self) -> Iterator[int]:
@@ -211,7 +210,7 @@ class DirectoryVolume:
         try:
             yield copy
         finally:
-            os.close(copy)
+            _close(copy)
 
     def _root(self) -> int:
         try:
@@ -223,7 +222,7 @@ class DirectoryVolume:
     def _root_is_gone(self) -> bool:
         try:
             with self._root_copy() as root_fd:
-                os.close(_open(b".", _DIRECTORY, root_fd))
+                _close(_open(b".", _DIRECTORY, root_fd))
         except CameraGoneError:
             return True
         except OSError as error:
@@ -345,3 +344,9 @@ def _open(name: bytes, flags: int, directory_fd: int) -> int:
         return os.open(name, flags | os.O_NOATIME, dir_fd=directory_fd)
     except PermissionError:
         return os.open(name, flags, dir_fd=directory_fd)
+
+
+def _close(fd: int) -> None:
+    """Close what was only read; Linux gives the descriptor back whatever it answers (close(2))."""
+    with contextlib.suppress(OSError):
+        os.close(fd)

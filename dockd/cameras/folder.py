@@ -235,7 +235,8 @@ def _opened(folder: bytes) -> Iterator[int]:
     try:
         yield fd
     finally:
-        os.close(fd)
+        with contextlib.suppress(OSError):
+            os.close(fd)
 
 
 def _look(folder_fd: int, at_most: int) -> Iterator[_Entry]:

@@ -246,3 +246,9 @@ class AlreadyRunningError(DockdError):
     """Another process has this state directory in use."""
 
     advice = "Stop the other process first; two must never share a state directory."
+
+
+class FileAccessError(DockdError):
+    """A file or directory of dockd's own cannot be used, and nothing more is known than the system says."""
+
+    advice = "Look at its owner and permissions, and at its disk."

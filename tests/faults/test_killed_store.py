@@ -22,7 +22,7 @@ def store_at(root: Path, port: int, *triggers: Kill) -> Dockd:
 
 async def started(store: Dockd) -> str:
     assert await store.said(events.STORE_STARTED)
-    return str([line["url"] for line in store.lines() if "url" in line][0])
+    return str(next(line["url"] for line in store.lines() if "url" in line))
 
 
 async def killed_before(store: Dockd, ready: asyncio.Task[bool]) -> bool:

@@ -5,7 +5,7 @@ import os
 import signal
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,23 @@ from typing import Any, Protocol
 from dockd import daemon
 from dockd.target.patience import RetryRules
 from dockd.target.uploader import Uploader
+
+CALLS = (
+    "chmod",
+    "close",
+    "dup",
+    "fstat",
+    "fsync",
+    "mkdir",
+    "open",
+    "posix_fadvise",
+    "pread",
+    "rename",
+    "scandir",
+    "stat",
+    "unlink",
+)
+"""The functions of ``os`` by which dockd touches cameras and its own state directory."""
 
 
 class Trigger(Protocol):
@@ -59,13 +76,65 @@ class Hang:
         call = getattr(os, self.step)
 
         def hanging(*args: Any, **kwargs: Any) -> Any:
-            where = kwargs.get("dir_fd") or args[0]
-            path = Path(f"/proc/self/fd/{where}").readlink() if isinstance(where, int) else where
-            if os.fsencode(path).startswith(os.fsencode(self.folder)) and self.once.exists():
+            if _is_in(self.folder, kwargs.get("dir_fd", args[0])) and self.once.exists():
                 time.sleep(3600)
             return call(*args, **kwargs)
 
         setattr(os, self.step, hanging)
+
+
+class FailingCalls:
+    """Calls on anything in a folder fail: ``times`` of them, from the ``first`` on.
+
+    ``failed`` names them, in the process in which they failed.
+    """
+
+    def __init__(self, folder: Path, error: int, *, first: int, times: int = 1) -> None:
+        self._folder = folder
+        self._error = error
+        self._first = first
+        self._last = first + times - 1
+        self._count = 0
+        self.failed: list[str] = []
+
+    def arm(self) -> None:
+        """Let them fail from now on."""
+        for name in CALLS:
+            setattr(os, name, self._failing(name, getattr(os, name)))
+
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Let them fail for a while."""
+        originals = {name: getattr(os, name) for name in CALLS}
+        self.arm()
+        try:
+            yield
+        finally:
+            for name, call in originals.items():
+                setattr(os, name, call)
+
+    def _failing(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def failing(*args: Any, **kwargs: Any) -> Any:
+            if _is_in(self._folder, kwargs.get("dir_fd", args[0])):
+                self._count += 1
+                if self._first <= self._count <= self._last:
+                    self.failed.append(name)
+                    if name == "close":
+                        call(*args, **kwargs)
+                    where = args[0] if isinstance(args[0], str | bytes | Path) else None
+                    raise OSError(self._error, os.strerror(self._error), where)
+            return call(*args, **kwargs)
+
+        return failing
+
+
+def _is_in(folder: Path, where: object) -> bool:
+    if isinstance(where, int):
+        try:
+            where = Path(f"/proc/self/fd/{where}").readlink()
+        except OSError:
+            return False
+    return os.fsencode(where).startswith(os.fsencode(folder))  # type: ignore[arg-type]
 
 
 class StopSoon:
