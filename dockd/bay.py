@@ -52,6 +52,8 @@ MAX_DIFFERENCES = 3
 MAX_REASONS = 20
 """Reasons of a refused wipe that are kept in log and custody log; the first ones tell the story."""
 
+_SENDING = frozenset({BayState.INGESTING, BayState.SEALING})
+
 T = TypeVar("T")
 
 
@@ -109,6 +111,14 @@ class Bay:
     def busy_s(self) -> float:
         """Seconds that the call at hand on the camera has lasted."""
         return self._worker.busy_s
+
+    @property
+    def explanation(self) -> str | None:
+        """What a person should know: why it waits or needs somebody; None when all is as it should be."""
+        away = self._services.uploader.away
+        if self.reason is None and away is not None and self.state in _SENDING:
+            return f"waiting: {away} ({away.advice})"
+        return self.reason
 
     async def run(self) -> None:
         """Live until cancelled. Cancellation leaves the visit open in the journal, to be resumed."""

@@ -26,7 +26,7 @@ def _bay_status(bay: Bay) -> dict[str, object]:
     answer: dict[str, object] = {
         "bay": bay.name,
         "state": bay.state.value,
-        "reason": bay.reason,
+        "reason": bay.explanation,
         "camera": visit.camera.camera_id if visit is not None else None,
         "visit": visit.visit_id if visit is not None else None,
         "verdict": visit.verdict.value if visit is not None and visit.verdict is not None else None,

@@ -123,11 +123,14 @@ async def test_a_store_that_is_down_for_a_day_is_waited_for() -> None:
         with pytest.raises(TimeoutError):
             await dock.until_state("1", BayState.READY, within_s=DAY_S, every_s=60)
         assert dock.bay("1").state is BayState.INGESTING
+        for status in dock.dock.status()["bays"]:  # type: ignore[attr-defined]
+            assert "waiting: the store is down" in status["reason"]
         assert len(cameras[0].files) == 2
         assert len(dock.store.requests) < 20_000
         dock.store.down = False
         await dock.until_state("1", BayState.READY, within_s=600)
         await dock.until_state("2", BayState.READY, within_s=600)
+        assert dock.bay("1").explanation is None
 
 
 PASSING: list[TargetError] = [
