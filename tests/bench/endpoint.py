@@ -9,7 +9,6 @@ import socket
 import ssl
 import sys
 import threading
-from pathlib import Path
 
 _BUFFER_BYTES = 1 << 20
 _TUS = b"Tus-Resumable: 1.0.0\r\n"
@@ -20,9 +19,10 @@ def main(files: list[str]) -> None:
     context = None
     if files:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(*map(Path, files))
+        context.load_cert_chain(*files)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        print(server.getsockname()[1], flush=True)
+        sys.stdout.write(f"{server.getsockname()[1]}\n")
+        sys.stdout.flush()
         while True:
             connection, _ = server.accept()
             threading.Thread(target=_serve, args=(connection, context), daemon=True).start()

@@ -22,8 +22,8 @@ from dockd.target.uploader import Uploader
 from dockd.worker import BayThread
 
 
-async def send(file: Path, url: str, tls: ssl.SSLContext | None) -> str:
-    """Send one recording as a bay does; return its digest, hexadecimal."""
+async def send(file: Path, url: str, tls: ssl.SSLContext | None) -> None:
+    """Send one recording as a bay does."""
     volume = DirectoryVolume(os.open(file.parent, os.O_DIRECTORY), ListingLimits(), "camera")
     worker = BayThread("bay")
     try:
@@ -42,12 +42,11 @@ async def send(file: Path, url: str, tls: ssl.SSLContext | None) -> str:
         )
         reader = RecordingReader(volume, worker, recording)
         async with TusTarget(url, tls=tls) as target:
-            sent = await Uploader(target, rng=random.SystemRandom()).send(
+            await Uploader(target, rng=random.SystemRandom()).send(
                 spec, reader, url=None, on_created=_created, on_progress=lambda _: None
             )
         await reader.check_unchanged()
         reader.close()
-        return sent.sha256
     finally:
         worker.close()
         volume.close()
@@ -66,9 +65,10 @@ def main(file: str, url: str, ca: str | None = None) -> None:
     """Send, and print what it took."""
     tls = ssl.create_default_context(cafile=ca) if ca is not None else None
     cpu_s, began_s = _cpu_s(), time.monotonic()
-    sha256 = asyncio.run(send(Path(file), url, tls))
+    asyncio.run(send(Path(file), url, tls))
     took_s = time.monotonic() - began_s
-    print(json.dumps({"seconds": took_s, "cpu_seconds": _cpu_s() - cpu_s, "sha256": sha256}))
+    took = {"seconds": took_s, "cpu_seconds": _cpu_s() - cpu_s}
+    sys.stdout.write(json.dumps(took) + "\n")
 
 
 if __name__ == "__main__":
