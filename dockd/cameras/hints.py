@@ -7,7 +7,10 @@ happens than its queue can hold, the kernel says so once (ENOBUFS); that is a hi
 import asyncio
 import contextlib
 import errno
+import os
+import socket
 from collections.abc import AsyncGenerator, Callable, Iterator
+from typing import Protocol
 
 import pyudev
 
@@ -25,7 +28,15 @@ RETRY_S = 30.0
 _AT_ONCE = 1000
 """The most events taken from the queue before the event loop has its turn."""
 
-NewMonitor = Callable[[], pyudev.Monitor]
+
+class Monitor(Protocol):
+    """A pyudev.Monitor; it stops to listen when nobody holds it any more."""
+
+    def fileno(self) -> int:
+        """Return the descriptor of its socket."""
+
+
+NewMonitor = Callable[[], Monitor]
 
 
 def new_monitor() -> pyudev.Monitor:
@@ -64,21 +75,26 @@ async def udev_hints(make_monitor: NewMonitor = new_monitor) -> AsyncGenerator[N
 
 
 class _Ears:
-    """A monitor whose queue is emptied whenever there is something in it."""
+    """A monitor's socket, which is emptied whenever there is something in it.
 
-    def __init__(self, monitor: pyudev.Monitor) -> None:
+    The messages are thrown away unread. pyudev's own ``poll`` would not do: it reports an overrun
+    as an error without number, again and again, because it does not take it from the socket.
+    """
+
+    def __init__(self, queue: socket.socket) -> None:
         self.changed = asyncio.Event()
         self.changed.set()
         self.error: OSError | None = None
-        self._monitor = monitor
+        self._queue = queue
 
     def drain(self) -> None:
         """Empty the queue, up to a bound; what is left in it wakes us again."""
         self.changed.set()
         try:
             for _ in range(_AT_ONCE):
-                if self._monitor.poll(timeout=0) is None:
-                    return
+                self._queue.recv(1)
+        except BlockingIOError:
+            return
         except OSError as error:
             if error.errno == errno.ENOBUFS:
                 events.UDEV_OVERRUN.log()
@@ -87,11 +103,13 @@ class _Ears:
 
 
 @contextlib.contextmanager
-def _listening(monitor: pyudev.Monitor) -> Iterator[_Ears]:
-    loop, fd = asyncio.get_running_loop(), monitor.fileno()
-    ears = _Ears(monitor)
-    loop.add_reader(fd, ears.drain)
-    try:
-        yield ears
-    finally:
-        loop.remove_reader(fd)
+def _listening(monitor: Monitor) -> Iterator[_Ears]:
+    loop = asyncio.get_running_loop()
+    with socket.socket(fileno=os.dup(monitor.fileno())) as queue:
+        queue.setblocking(False)
+        ears = _Ears(queue)
+        loop.add_reader(queue, ears.drain)
+        try:
+            yield ears
+        finally:
+            loop.remove_reader(queue)
