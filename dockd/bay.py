@@ -358,6 +358,9 @@ class Bay:
             return BayEvent.PERSON_NEEDED
         if not self.listing.files and not ingest.count(RecordingState.CONFIRMED):
             return BayEvent.FOUND_NOTHING
+        if doubtful := await self._worker.start(lambda: ingest.unproved(self.listing)):
+            await ingest.prove_again(doubtful)
+            return BayEvent.FOUND_WORK
         return BayEvent.ALL_CONFIRMED
 
     async def _take_recordings(self) -> BayEvent:
@@ -432,11 +435,11 @@ class Bay:
         events.WIPE_REFUSED.log(**self._about(), count=len(refused.reasons), reasons=reasons)
         self.reason = f"not erased: {reasons[0]}"
         self._differences += 1
-        if not refused.camera_differs or self._differences > MAX_DIFFERENCES:
-            return BayEvent.PERSON_NEEDED
         for path in refused.differing_paths:
             await ingest.changed_unseen(path)
-        return BayEvent.CAMERA_DIFFERS
+        if refused.camera_differs and self._differences <= MAX_DIFFERENCES:
+            return BayEvent.CAMERA_DIFFERS
+        return BayEvent.PERSON_NEEDED
 
     async def _charge(self) -> BayEvent:
         presence, clock = self._here(), self._services.clock

@@ -17,6 +17,8 @@ from dockd.core.errors import (
 from dockd.core.interfaces import Clock, Journal, Volume
 from dockd.core.model import (
     CustodyEvent,
+    Listing,
+    ReceiptClaims,
     Recording,
     RecordingState,
     UploadKind,
@@ -174,6 +176,24 @@ class Ingest:
         """Send a recording anew whose bytes are others than its receipt says, whatever its stat."""
         recording = self.recordings[path]
         await self._void(path, recording.size_bytes, recording.mtime_ns)
+
+    def unproved(self, listing: Listing) -> list[bytes]:
+        """Return the confirmed recordings on the camera whose receipts do not prove them any more: the
+        pinned store was changed, say. Blocking.
+        """
+        known = (self.recordings.get(file.path) for file in listing.files)
+        return [
+            recording.path
+            for recording in known
+            if recording is not None
+            and recording.state is RecordingState.CONFIRMED
+            and not self._is_proved(recording)
+        ]
+
+    async def prove_again(self, paths: Iterable[bytes]) -> None:
+        """Have recordings proved anew. What the store holds is not sent to it again."""
+        for path in paths:
+            await self._send_again(path, None, key=None)
 
     async def all_erased(self, custody: CustodyEvent) -> None:
         """Record that every confirmed recording was erased from the camera."""
@@ -350,14 +370,7 @@ class Ingest:
                 # The store holds an earlier recording of this name, size and time: this is another.
                 await self._send_again(path, None, key=distinct_key)
                 return
-            prove(
-                claims,
-                dock=self._services.dock,
-                camera=camera_id,
-                sha256=recording.sha256,
-                size_bytes=recording.size_bytes,
-                now=self._services.clock.now(),
-            )
+            self._require_proof(recording, claims)
         except ReceiptInvalidError as error:
             events.RECEIPT_REFUSED.log(**self._about(recording), reason=str(error))
             raise
@@ -381,6 +394,24 @@ class Ingest:
             container=confirmed.container.verdict if confirmed.container else None,
             flagged=confirmed.flagged,
         )
+
+    def _require_proof(self, recording: Recording, claims: ReceiptClaims) -> None:
+        prove(
+            claims,
+            dock=self._services.dock,
+            camera=self._visit.camera.camera_id,
+            sha256=recording.sha256 or "",
+            size_bytes=recording.size_bytes,
+            now=self._services.clock.now(),
+        )
+
+    def _is_proved(self, recording: Recording) -> bool:
+        try:
+            claims = self._services.verifier.verify(recording.receipt or "")
+            self._require_proof(recording, claims)
+        except ReceiptInvalidError:
+            return False
+        return True
 
     async def _send_again(self, path: bytes, error: DockdError | None, *, key: str | None) -> None:
         recording = self.recordings[path]

@@ -259,7 +259,7 @@ class SimulatedSource:
         self.on_read: Callable[[Presence, int], None] = lambda _presence, _size_bytes: None
         self.open_volumes: set[SimulatedVolume] = set()
         self.charging: dict[str, ChargeStatus] = {}
-        self._authority = authority
+        self.authority = authority
         self._clock = clock
         self._docked: dict[str, list[_Docked]] = {bay: [] for bay in bays}
         self._listeners: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
@@ -316,14 +316,14 @@ class SimulatedSource:
                 self._seal(request),
                 _read_afresh(volume),
                 expected=Expected(
-                    self._authority.dock,
+                    self.authority.dock,
                     volume.camera.camera_id,
                     request.visit_id,
-                    self._authority.verifier.store_id,
+                    self.authority.verifier.store_id,
                 ),
                 hold_until=request.hold_until,
                 now=self._clock.now(),
-                verify_receipt=self._authority.verifier.verify,
+                verify_receipt=self.authority.verifier.verify,
             )
             if isinstance(permit, WipeRefused):
                 return permit
@@ -335,7 +335,7 @@ class SimulatedSource:
     def _seal(self, request: WipeRequest) -> SealedManifest:
         body = request.manifest.encode()
         return SealedManifest(
-            read_manifest(request.manifest, self._authority.manifest_key),
+            read_manifest(request.manifest, self.authority.manifest_key),
             hashlib.sha256(body).hexdigest(),
             len(body),
             request.manifest_receipt,

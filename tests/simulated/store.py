@@ -137,6 +137,13 @@ class SimulatedStore:
         upload = self.uploads.pop(url)
         self._url_of_key.pop((upload.spec.dock, upload.spec.key), None)
 
+    def renew_key(self) -> None:
+        """Sign with a new key from now on, and again what was signed with the old one."""
+        self.key = SigningKey(Ed25519PrivateKey.generate())
+        self.verifier = ReceiptVerifier(self.store_id, self.key.public)
+        for upload in self.uploads.values():
+            upload.receipt = None
+
     def calm(self) -> None:
         """Call off every fault that has not happened yet."""
         self.down = False

@@ -12,8 +12,12 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from dockd.bay import MAX_DIFFERENCES
+from dockd.config import WipeConfig
+from dockd.core.interfaces import ShouldStop
 from dockd.core.lifecycle import BayState
-from dockd.core.model import Appended, Created, ReceiptClaims, UploadKind
+from dockd.core.model import Appended, Created, ReceiptClaims, UploadKind, WipeReport, WipeRequest
+from dockd.core.wipe_gate import WipeRefused
 from dockd.evidence.keys import SigningKey
 from dockd.evidence.receipts import sign_receipt
 from tests.simulated.clock import virtual_time
@@ -137,6 +141,43 @@ def test_a_forged_receipt_erases_nothing(
             assert len(camera.erased) == 2
 
     run()
+
+
+@virtual_time
+async def test_a_new_store_key_has_everything_proved_anew_and_nothing_sent_again() -> None:
+    """INV-1: receipts of a key that is not pinned any more erase nothing, and are not the end of it."""
+    async with SimulatedDock(wipe=WipeConfig(hold_s=600)) as dock:
+        camera = body_camera("cam-1", 10, 9_000)
+        dock.source.plug("1", camera)
+        await dock.until_state("1", BayState.HOLDING)
+        await dock.stop()
+        dock.store.renew_key()
+        dock.source.authority = replace(dock.source.authority, verifier=dock.store.verifier)
+        await dock.start()
+        await dock.until_state("1", BayState.READY)
+        assert camera.files == {}
+        assert len(dock.store.held()) == 2
+
+
+@virtual_time
+async def test_bytes_that_change_before_every_wipe_are_sent_all_the_same() -> None:
+    """INV-2: a person is asked in the end, and the last bytes are not left out for that."""
+    async with SimulatedDock() as dock:
+        camera = body_camera("cam-1", 9_000)
+        (file,) = camera.files.values()
+        contents = [bytes([number]) * 9_000 for number in range(MAX_DIFFERENCES + 1)]
+        coming, wipe = iter(contents), dock.source.wipe
+
+        def wipe_late(request: WipeRequest, should_stop: ShouldStop) -> WipeReport | WipeRefused:
+            file.content = next(coming, file.content)
+            return wipe(request, should_stop)
+
+        dock.source.wipe = wipe_late  # type: ignore[method-assign]
+        dock.source.plug("1", camera)
+        await dock.until_state("1", BayState.ATTENTION)
+        await dock.until_state("1", BayState.READY)
+        assert set(contents) < {data for _, data in dock.store.held()}
+        assert camera.files == {}
 
 
 def lines(capfd: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
