@@ -25,7 +25,7 @@ def _time_zone(name: str) -> str:
     if name != "UTC":
         try:
             ZoneInfo(name)
-        except (OSError, ValueError):
+        except (KeyError, OSError, ValueError):
             raise ValueError(f"{name!r} is not a time zone that this system knows") from None
     return name
 
