@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import threading
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -27,11 +26,10 @@ from dockd.core.model import (
     RecordingState,
     Verdict,
     Visit,
-    WipeReport,
-    WipeRequest,
 )
 from dockd.core.recording import RecordingEvent, compare
 from dockd.core.wipe_gate import WipeRefused
+from dockd.erasing import wipe
 from dockd.evidence.sidecar import find_sidecars
 from dockd.ingest import Ingest, Services
 from dockd.ops import events
@@ -48,9 +46,6 @@ CHARGE_POLL_S = 5.0
 
 MAX_DIFFERENCES = 3
 """How often the camera may turn out to differ just before the wipe until a person is asked."""
-
-MAX_REASONS = 20
-"""Reasons of a refused wipe that are kept in log and custody log; the first ones tell the story."""
 
 _SENDING = frozenset({BayState.INGESTING, BayState.SEALING})
 
@@ -115,10 +110,12 @@ class Bay:
     @property
     def explanation(self) -> str | None:
         """What a person should know: why it waits or needs somebody; None when all is as it should be."""
-        away = self._services.uploader.away
-        if self.reason is None and away is not None and self.state in _SENDING:
+        if self.reason is not None or self.state not in _SENDING:
+            return self.reason
+        if (away := self._services.uploader.away) is not None:
             return f"waiting: {away} ({away.advice})"
-        return self.reason
+        delay = self.ingest.delay if self.ingest is not None else None
+        return f"trying again: {delay}" if delay is not None else None
 
     async def run(self) -> None:
         """Live until cancelled. Cancellation leaves the visit open in the journal, to be resumed."""
@@ -394,52 +391,19 @@ class Bay:
 
     async def _wipe(self) -> BayEvent:
         visit, ingest = self._current()
-        if visit.manifest is None or visit.manifest_receipt is None or visit.hold_until is None:
-            raise ReceiptRejectedError(f"bay {self.name}: the visit has no proved manifest")
-        request = WipeRequest(
-            self._here(), visit.visit_id, visit.manifest, visit.manifest_receipt, visit.hold_until
+        outcome = await wipe(
+            self._services, self._source, self._worker, self._here(), visit, ingest
         )
-        started = self._custody(visit, "wipe.started", {"recordings": len(ingest.recordings)})
-        await self._services.journal.add_custody(started)
-        stop = threading.Event()
-        try:
-            outcome = await self._worker.start(lambda: self._source.wipe(request, stop.is_set))
-        finally:
-            stop.set()
         if isinstance(outcome, WipeRefused):
-            return await self._refused(visit, ingest, outcome)
-        return await self._erased(visit, ingest, outcome)
-
-    async def _erased(self, visit: Visit, ingest: Ingest, report: WipeReport) -> BayEvent:
-        details: dict[str, object] = {
-            "method": report.method,
-            "wipe_level": report.level,
-            "files": report.files_erased,
-            "bytes": report.bytes_erased,
-            "verified": report.verified,
-            "verification": report.verification,
-        }
-        event = self._custody(visit, "wipe.done", details)
-        if not report.verified:
-            await self._services.journal.add_custody(event)
-            self.reason = f"the wipe could not be verified: {report.verification}"
+            self.reason = f"not erased: {outcome.reasons[0]}"
+            self._differences += 1
+            if outcome.camera_differs and self._differences <= MAX_DIFFERENCES:
+                return BayEvent.CAMERA_DIFFERS
             return BayEvent.PERSON_NEEDED
-        await ingest.all_erased(event)
-        events.WIPE_DONE.log(**self._about(), **details)
+        if not outcome.verified:
+            self.reason = f"the wipe could not be verified: {outcome.verification}"
+            return BayEvent.PERSON_NEEDED
         return BayEvent.WIPED
-
-    async def _refused(self, visit: Visit, ingest: Ingest, refused: WipeRefused) -> BayEvent:
-        reasons = [str(reason) for reason in refused.reasons[:MAX_REASONS]]
-        event = self._custody(visit, "wipe.refused", {"reasons": reasons})
-        await self._services.journal.add_custody(event)
-        events.WIPE_REFUSED.log(**self._about(), count=len(refused.reasons), reasons=reasons)
-        self.reason = f"not erased: {reasons[0]}"
-        self._differences += 1
-        for path in refused.differing_paths:
-            await ingest.changed_unseen(path)
-        if refused.camera_differs and self._differences <= MAX_DIFFERENCES:
-            return BayEvent.CAMERA_DIFFERS
-        return BayEvent.PERSON_NEEDED
 
     async def _charge(self) -> BayEvent:
         presence, clock = self._here(), self._services.clock

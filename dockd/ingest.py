@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from dockd.config import Config
 from dockd.core.errors import (
@@ -12,6 +13,7 @@ from dockd.core.errors import (
     ReceiptInvalidError,
     ReceiptRejectedError,
     SourceChangedError,
+    TargetError,
     UploadGoneError,
 )
 from dockd.core.interfaces import Clock, Journal, Volume
@@ -97,6 +99,12 @@ class Ingest:
     def count(self, *states: RecordingState) -> int:
         """Return how many recordings are in one of the states."""
         return sum(item.state in states for item in self.recordings.values())
+
+    @property
+    def delay(self) -> str | None:
+        """Why a recording has not got any further yet, for one that met trouble."""
+        reasons = (item.reason for item in self.recordings.values() if item.state in _OPEN)
+        return next(filter(None, reasons), None)
 
     @property
     def quarantined(self) -> list[Recording]:
@@ -247,6 +255,7 @@ class Ingest:
                 url=recording.upload_url,
                 on_created=on_created,
                 on_progress=on_progress,
+                on_retry=partial(self._say_why, path),
             )
             await reader.check_unchanged()
         finally:
@@ -257,6 +266,7 @@ class Ingest:
             RecordingEvent.ALL_BYTES_SENT,
             upload_url=sent.url,
             sha256=sent.sha256,
+            reason=None,
             container=reader.container(),
             blocks_wipe=await self._compare_with_sidecar(path, sidecar, digests),
             resent_bytes=recording.resent_bytes + sent.resent_bytes,
@@ -361,7 +371,9 @@ class Ingest:
         sent = self._unproved.pop(path, None)
         receipt = sent.receipt if sent is not None else None
         if receipt is None:
-            receipt = await self._services.uploader.receipt(recording.upload_url)
+            receipt = await self._services.uploader.receipt(
+                recording.upload_url, partial(self._say_why, path)
+            )
         try:
             claims = self._services.verifier.verify(receipt)
             camera_id = self._visit.camera.camera_id
@@ -428,6 +440,9 @@ class Ingest:
         )
 
     # Small helpers
+
+    def _say_why(self, path: bytes, error: TargetError) -> None:
+        self.recordings[path] = replace(self.recordings[path], reason=f"{error} ({error.advice})")
 
     def _after(self, path: bytes, event: RecordingEvent, **changes: object) -> Recording:
         recording = self.recordings[path]

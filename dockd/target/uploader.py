@@ -67,13 +67,18 @@ class Sent:
     resent_bytes: int
 
 
+def _heard(_: TargetError) -> None:
+    """Nobody wants to know why something is tried again; the log has it."""
+
+
 @dataclass(slots=True)
 class _Errand:
-    """What the target is asked about, and the patience that is left for it."""
+    """What the target is asked about, the patience that is left for it, and who hears of each retry."""
 
     recording: str | None
     url: str | None
     patience: Patience
+    on_retry: Callable[[TargetError], None]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -143,6 +148,7 @@ class Uploader:
         url: str | None,
         on_created: Callable[[str], Awaitable[None]],
         on_progress: Callable[[int], None],
+        on_retry: Callable[[TargetError], None] = _heard,
     ) -> Sent:
         """Bring the target to hold every byte of ``source``; go on at ``url`` where there is one.
 
@@ -157,6 +163,7 @@ class Uploader:
             display_name(spec.path),
             url,
             Patience(self._rules, self._rng),
+            on_retry,
             spec=spec,
             source=source,
             on_created=on_created,
@@ -165,14 +172,14 @@ class Uploader:
         retrying = self._retrying(SEND_RETRIES, transfer)
         return await retrying(self._attempt, transfer)
 
-    async def receipt(self, url: str) -> str:
+    async def receipt(self, url: str, on_retry: Callable[[TargetError], None] = _heard) -> str:
         """Return the receipt of a complete upload, waiting as long as the target is checking it.
 
         Raises ReceiptRejectedError when the target put the bytes aside, UploadGoneError when it knows
         nothing of them, TargetRefusedError when it gives no receipts at all.
         """
         while True:
-            errand = _Errand(None, url, Patience(self._rules, self._rng))
+            errand = _Errand(None, url, Patience(self._rules, self._rng), on_retry)
             retrying = self._retrying(RECEIPT_RETRIES, errand)
             answer: str | ReceiptPending = await retrying(self._ask_for_receipt, url)
             if isinstance(answer, str):
@@ -323,6 +330,7 @@ class Uploader:
                 attempt=state.attempt_number,
                 wait_s=round(state.upcoming_sleep, 3),
             )
+            errand.on_retry(error)
 
         return AsyncRetrying(
             sleep=asyncio.sleep,

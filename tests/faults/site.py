@@ -29,6 +29,7 @@ state_dir = "state"
 url = "{url}"
 store_id = "{store_id}"
 receipt_key = "{receipt_key}"
+stall_timeout_s = 0.5
 [cameras]
 settle_s = 0
 reconcile_s = 0.2
