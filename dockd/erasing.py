@@ -1,0 +1,85 @@
+"""Asks for a wipe, and keeps in journal, custody log and log what came of it."""
+
+import threading
+
+from dockd.core.errors import ReceiptRejectedError
+from dockd.core.interfaces import CameraSource
+from dockd.core.model import CustodyEvent, Presence, Visit, WipeReport, WipeRequest
+from dockd.core.wipe_gate import WipeRefused
+from dockd.ingest import Ingest, Services
+from dockd.ops import events
+from dockd.worker import Worker
+
+MAX_REASONS = 20
+"""Reasons of a refused wipe that are kept; the first ones tell the story."""
+
+
+async def wipe(
+    services: Services,
+    source: CameraSource,
+    worker: Worker,
+    presence: Presence,
+    visit: Visit,
+    ingest: Ingest,
+) -> WipeReport | WipeRefused:
+    """Have the camera read afresh and erased if the gate permits it.
+
+    That it begins is in the custody log before the first byte is erased. Of a refusal, the recordings
+    whose bytes are others by now are to be sent anew. Cancelled, the source stops at the next safe
+    point. Raises the camera's, the helper's and the journal's errors.
+    """
+    if visit.manifest is None or visit.manifest_receipt is None or visit.hold_until is None:
+        raise ReceiptRejectedError(f"bay {visit.bay}: the visit has no proved manifest")
+    request = WipeRequest(
+        presence, visit.visit_id, visit.manifest, visit.manifest_receipt, visit.hold_until
+    )
+    await services.journal.add_custody(
+        _event(visit, "wipe.started", {"recordings": len(ingest.recordings)})
+    )
+    stop = threading.Event()
+    try:
+        outcome = await worker.start(lambda: source.wipe(request, stop.is_set))
+    finally:
+        stop.set()
+    if isinstance(outcome, WipeRefused):
+        await _keep_refusal(services, visit, ingest, outcome)
+    else:
+        await _keep_report(services, visit, ingest, outcome)
+    return outcome
+
+
+async def _keep_report(
+    services: Services, visit: Visit, ingest: Ingest, report: WipeReport
+) -> None:
+    details: dict[str, object] = {
+        "method": report.method,
+        "wipe_level": report.level,
+        "files": report.files_erased,
+        "bytes": report.bytes_erased,
+        "verified": report.verified,
+        "verification": report.verification,
+    }
+    event = _event(visit, "wipe.done", {**details, "at": report.finished_at.isoformat()})
+    if report.verified:
+        await ingest.all_erased(event)
+    else:
+        await services.journal.add_custody(event)
+    events.WIPE_DONE.log(**_about(visit), **details)
+
+
+async def _keep_refusal(
+    services: Services, visit: Visit, ingest: Ingest, refused: WipeRefused
+) -> None:
+    reasons = [str(reason) for reason in refused.reasons[:MAX_REASONS]]
+    await services.journal.add_custody(_event(visit, "wipe.refused", {"reasons": reasons}))
+    events.WIPE_REFUSED.log(**_about(visit), count=len(refused.reasons), reasons=reasons)
+    for path in refused.differing_paths:
+        await ingest.changed_unseen(path)
+
+
+def _about(visit: Visit) -> dict[str, object]:
+    return {"bay": visit.bay, "camera": visit.camera.camera_id, "visit": visit.visit_id}
+
+
+def _event(visit: Visit, event: str, details: dict[str, object]) -> CustodyEvent:
+    return CustodyEvent(event, visit.visit_id, visit.camera.camera_id, details)
