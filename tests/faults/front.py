@@ -46,9 +46,10 @@ class Front:
 
     async def pass_on(self, request: web.Request, cut_after: int | None = None) -> web.Response:
         """Return the store's own answer; with ``cut_after`` it gets no more bytes than these."""
-        body = request.content.iter_any() if request.body_exists else None
-        if body is not None and cut_after is not None:
-            body = _cut(body, cut_after)
+        body: AsyncIterator[bytes] | None = None
+        if request.body_exists:
+            body = request.content.iter_any()
+            body = body if cut_after is None else _cut(body, cut_after)
         async with self._session.request(
             request.method,
             self._store.with_path(request.path),

@@ -1,6 +1,7 @@
 """The real daemon before a store that refuses, breaks, hangs and lies: nothing is erased, and it says why."""
 
 import asyncio
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,11 @@ async def bay_that_says_why(site: Site, within_s: float = 20.0) -> dict[str, Any
     """Wait until the bay gives a reason, and return its status."""
     async with asyncio.timeout(within_s):
         while True:
-            try:
-                (bay,) = (await ask_status(site.state.socket))["bays"]
-            except (DaemonNotRunningError, ValueError):
-                bay = {"reason": None}  # it is starting
-            if bay["reason"] is not None:
-                return bay
+            bays: list[dict[str, Any]] = []
+            with contextlib.suppress(DaemonNotRunningError):  # it is starting
+                bays = (await ask_status(site.state.socket))["bays"]
+            if bays and bays[0]["reason"] is not None:
+                return bays[0]
             await asyncio.sleep(0.02)
 
 
