@@ -53,6 +53,7 @@ async def _keep_report(
 ) -> None:
     details: dict[str, object] = {
         "method": report.method,
+        "tool": report.tool,
         "wipe_level": report.level,
         "files": report.files_erased,
         "bytes": report.bytes_erased,

@@ -124,7 +124,7 @@ WIPE_REFUSED = Event(
 )  # fmt: skip
 WIPE_DONE = Event(
     "wipe.done", INFO, "Proved recordings were erased from the camera, and their absence checked.",
-    ("bay", "camera", "visit", "method", "wipe_level", "files", "bytes", "verified", "verification"),
+    ("bay", "camera", "visit", "method", "tool", "wipe_level", "files", "bytes", "verified", "verification"),
 )  # fmt: skip
 BAY_CROWDED = Event(
     "bay.crowded", WARNING, "A bay holds more than one camera; the others wait for the first to go.",
