@@ -1,0 +1,1 @@
+"""Tests of what an installed dock consists of: units, package, maintainer scripts."""
