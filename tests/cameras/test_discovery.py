@@ -1,10 +1,15 @@
 """What discovery makes of recorded devices."""
 
+import re
+from pathlib import Path
+
 import pytest
 import pyudev
 
-from dockd.cameras.discovery import Disk, FileSystem, find_devices, port_order
+from dockd.cameras.discovery import Disk, FileSystem, UsbDevice, find_devices, port_order
+from dockd.cameras.identify import Identified, identify_all
 from tests.simulated.udev import HOST, RECORDINGS, Mocked, mocked_system
+from tests.simulated.usb import profile
 
 GIB = 1 << 30
 
@@ -94,6 +99,33 @@ def test_with_its_data_off_a_camera_is_still_there(mocked: Mocked) -> None:
     assert not camera.authorized
     assert camera.interface_classes == frozenset()
     assert camera.disks == ()
+
+
+def test_a_recording_as_umockdev_makes_it_is_of_a_camera_that_is_complete(mocked: Mocked) -> None:
+    whole, recorded = mocked.run(_without_what_the_recorder_leaves_out)
+    assert recorded == whole
+
+
+def _without_what_the_recorder_leaves_out() -> tuple[list[UsbDevice], list[UsbDevice]]:
+    text = (RECORDINGS / "ordinary-camera.umockdev").read_text()
+    found = []
+    for one in (text, re.sub(r"^E: USEC_INITIALIZED=.*\n", "", text, flags=re.MULTILINE)):
+        with mocked_system() as bed:
+            bed.add_text(one)
+            found.append(find_devices(pyudev.Context()))
+    return found[0], found[1]
+
+
+@pytest.mark.parametrize("recording", sorted(RECORDINGS.glob("*.umockdev")), ids=lambda r: r.stem)
+def test_every_recording_is_of_devices_that_are_let_in_or_refused_with_words(
+    mocked: Mocked, recording: Path
+) -> None:
+    """INV-2: whatever is plugged in ends as a camera or with a reason."""
+    profiles = [profile(match={}), profile("novatek", match={"vendor": "0603"})]
+    devices = mocked.devices(recording.stem)
+    assert devices
+    for found in identify_all(devices, profiles).values():
+        assert isinstance(found, Identified) or found.words
 
 
 def test_ports_are_ordered_by_number() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dockd.cameras.profiles import PACKAGED, Profile, load_profile, load_profiles
+from dockd.cameras.profiles import PACKAGED, Prepare, Profile, load_profile, load_profiles
 from dockd.core.errors import ConfigError
 
 WHOLE = """
@@ -152,3 +152,19 @@ def test_what_is_not_verified_is_off_and_says_so() -> None:
         profile = load_profile(path)
         assert not profile.enabled
         assert profile.match.matches_anything or "unverified" in profile.title
+
+
+def test_the_page_explains_every_key() -> None:
+    page = (PACKAGED.parents[2] / "docs/profiles.md").read_text(encoding="utf-8")
+    keys = []
+    for name, field in Profile.model_fields.items():
+        table = field.annotation
+        table = Prepare if name == "prepare" else table
+        inner = getattr(table, "model_fields", None)
+        keys += (
+            [name]
+            if inner is None
+            else [f"{name}.{one.alias or key}" for key, one in inner.items()]
+        )
+    assert len(keys) > 20
+    assert [key for key in keys if f"`{key}`" not in page] == []

@@ -7,6 +7,7 @@ are in tests/cameras/devices; docs/profiles.md says how to make one.
 
 import ctypes
 import os
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -56,7 +57,13 @@ class Testbed:
         self.add_text((RECORDINGS / f"{name}.umockdev").read_text(encoding="utf-8"))
 
     def add_text(self, text: str) -> None:
-        """Add devices in the form of a recording."""
+        """Add devices in the form of a recording.
+
+        umockdev-record leaves out that udev was done with a device. Where a recording never says so,
+        udev was done with all of them.
+        """
+        if "USEC_INITIALIZED" not in text:
+            text = re.sub(r"^(P: .*)$", r"\1\nE: USEC_INITIALIZED=1", text, flags=re.MULTILINE)
         failed = ctypes.c_void_p()
         added = self._library.umockdev_testbed_add_from_string(
             self._bed, text.encode(), ctypes.byref(failed)
