@@ -135,15 +135,16 @@ class HelperClient:
         poll.register(connection, select.POLLIN)
         deadline_s = time.monotonic() + timeout_s
         stopping = False
-        while not poll.poll(_POLL_MS):
+        while True:
             if not stopping and should_stop():
                 stopping = True
                 deadline_s = time.monotonic() + STOP_TIMEOUT_S
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_WR)
+            if poll.poll(_POLL_MS):
+                return self._receive(connection)
             if time.monotonic() > deadline_s:
                 raise HelperUnavailableError(f"{self._path}: the helper does not answer in time")
-        return self._receive(connection)
 
     def _receive(self, connection: socket.socket) -> tuple[protocol.Answer, int | None]:
         try:

@@ -10,6 +10,7 @@ A client that wants no more of a request shuts its side of the connection down, 
 helper then stops at the next safe point.
 """
 
+import array
 import base64
 import fcntl
 import os
@@ -45,6 +46,7 @@ LARGEST_PAYLOAD_BYTES = 256 << 20
 """Room for the manifest of 100,000 recordings with their receipts."""
 
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+_INT_BYTES = array.array("i").itemsize
 _FD_ROOM = 4
 """More descriptors than are allowed, so that a message with too many is seen and refused."""
 
@@ -269,10 +271,15 @@ def receive(connection: socket.socket) -> tuple[bytes, int | None]:
     No data at all means that the other side has closed. Raises :class:`MessageError` for what is too
     large or brings too many descriptors, and OSError (TimeoutError among them).
     """
-    data, fds, flags, _ = socket.recv_fds(
-        connection, LARGEST_MESSAGE_BYTES, _FD_ROOM, socket.MSG_CMSG_CLOEXEC
+    # Not socket.recv_fds: it leaves the flags out, and with them close-on-exec.
+    data, ancillary, flags, _ = connection.recvmsg(
+        LARGEST_MESSAGE_BYTES, socket.CMSG_SPACE(_FD_ROOM * _INT_BYTES), socket.MSG_CMSG_CLOEXEC
     )
-    if flags & socket.MSG_TRUNC or flags & socket.MSG_CTRUNC or len(fds) > 1:
+    fds = array.array("i")
+    for level, kind, content in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds.frombytes(content[: len(content) - len(content) % _INT_BYTES])
+    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC) or len(fds) > 1:
         _close_all(fds)
         raise MessageError("the message is too large, or brings more than one descriptor")
     return data, fds[0] if fds else None

@@ -111,8 +111,7 @@ class Server:
             connection.close()
             return
         if not self._places.acquire(blocking=False):
-            _answer(connection, protocol.Failed(kind="busy", text="too many requests at once"))
-            connection.close()
+            connection.close()  # which a client takes for "later"
             return
         thread = threading.Thread(target=self._serve, args=(connection, peer), daemon=True)
         self._threads.add(thread)
