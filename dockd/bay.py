@@ -344,7 +344,9 @@ class Bay:
             if not self.listing.unsettled:
                 break
             self.reason = f"{len(self.listing.unsettled)} files are still being written"
-            await asyncio.sleep(max(0.1, self._services.config().cameras.settle_s))
+            cameras = self._services.config().cameras
+            # One that its writer closes counts at once, whatever the time for those that nobody closes.
+            await asyncio.sleep(min(max(0.1, cameras.settle_s), cameras.reconcile_s))
         log_skipped(visit, self.listing)
         if quarantined := ingest.quarantined:
             self.reason = f"{len(quarantined)} recordings set aside: {quarantined[0].reason}"

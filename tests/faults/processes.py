@@ -70,36 +70,44 @@ class Dockd:
 
     async def said(self, event: Event, within_s: float = 20.0, **values: object) -> bool:
         """Wait until this run logs an event with these values; false when it ends without."""
+        seen, wanted = self._seen, {"event": event.name, **values}
         async with asyncio.timeout(within_s):
             while True:
                 ended = self._process.exitcode is not None
-                for line in self.lines():
-                    if line["event"] == event.name and values.items() <= line.items():
-                        return True
+                new = read_whole_lines(self.log, seen)
+                seen += len(new)
+                if any(wanted.items() <= line.items() for line in parsed(new)):
+                    return True
                 if ended:
                     return False
                 await asyncio.sleep(_LOOK_EVERY_S)
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """Yield what this run has logged; a line cut off by SIGKILL is passed over."""
-        return read_lines(self.log, self._seen)
+        return parsed(read_whole_lines(self.log, self._seen))
 
     def errors(self) -> str:
         """Return what was written to standard error, by all runs."""
         return errors_beside(self.log).read_text(encoding="utf-8", errors="backslashreplace")
 
 
-def read_lines(log: Path, offset: int = 0) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a log, from a byte on; one cut off by SIGKILL is passed over."""
+def read_whole_lines(log: Path, offset: int = 0) -> bytes:
+    """Return a log from a byte on, as far as it has whole lines."""
     if not log.exists():
-        return
+        return b""
     with log.open("rb") as file:
         file.seek(offset)
-        for line in file:
-            try:
-                yield json.loads(line)
-            except ValueError:
-                continue
+        data = file.read()
+    return data[: data.rfind(b"\n") + 1]
+
+
+def parsed(lines: bytes) -> Iterator[dict[str, Any]]:
+    """Yield the lines as what they say; one that SIGKILL cut off is passed over."""
+    for line in lines.splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            continue
 
 
 def errors_beside(log: Path) -> Path:

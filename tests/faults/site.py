@@ -31,7 +31,7 @@ store_id = "{store_id}"
 receipt_key = "{receipt_key}"
 stall_timeout_s = 0.5
 [cameras]
-settle_s = 0
+settle_s = {settle_s}
 reconcile_s = 0.2
 [attention]
 retry_s = 0.5
@@ -69,7 +69,7 @@ class Site:
     def bay(self, name: str = "1") -> Path:
         return self.root / "bays" / name
 
-    def prepare(self, url: str, more: str = "") -> None:
+    def prepare(self, url: str, *, settle_s: float = 0) -> None:
         """Write the configuration for a store at this URL, and make the bays."""
         for bay in self.bays:
             self.bay(bay).mkdir(parents=True)
@@ -78,8 +78,9 @@ class Site:
             url=url,
             store_id=read_store_id(self.store),
             receipt_key=self.store.receipt_public_key,
+            settle_s=settle_s,
         )
-        self.config.write_text(text + more + "".join(_BAY.format(bay=bay) for bay in self.bays))
+        self.config.write_text(text + "".join(_BAY.format(bay=bay) for bay in self.bays))
 
     def plug(self, files: Mapping[bytes, bytes], camera: str = "cam-1", bay: str = "1") -> Path:
         """Put a camera with these files into a bay, at once as a whole."""

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from dockd.core.lifecycle import BayState
 from dockd.ops import events
 from dockd.store.layout import Layout
-from tests.faults.processes import Dockd, read_lines
+from tests.faults.processes import Dockd, parsed, read_whole_lines
 from tests.faults.site import Site, footage
 from tests.faults.triggers import Kill, ShortPauses
 
@@ -56,5 +56,9 @@ async def test_killed_while_bytes_arrive_again_and_again(fast_path: Path) -> Non
         assert await dock.stop() == 0
     site.check_finished()
     assert 3 < lives < 100
-    again = [line for line in read_lines(site.log) if line["event"] == "upload.offset_went_back"]
+    again = [
+        line
+        for line in parsed(read_whole_lines(site.log))
+        if line["event"] == "upload.offset_went_back"
+    ]
     assert again == []
