@@ -7,12 +7,11 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pyudev
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dockd.cameras.discovery import find_devices
+from dockd.cameras.discovery import UsbBus
 from dockd.cameras.profiles import load_profiles
 from dockd.cli.checks import Finding, Level, dock, machine, partners
 from dockd.config import Config
@@ -71,18 +70,8 @@ def _of_the_helper(config: Config) -> Iterator[Finding]:
 
 
 def _of_the_machine(config: Config | None) -> Iterator[Finding]:
-    ports = {bay.port: bay.name for bay in config.bays if bay.port} if config is not None else {}
-    directories = [config.cameras.profiles_dir] if config is not None else []
-
-    def devices() -> Iterator[Finding]:
-        yield from machine.check_devices(
-            find_devices(pyudev.Context()), load_profiles(directories), ports
-        )
-
-    yield from _safely("udev rules", lambda: [
-        machine.check_rules(machine.RULES_DIRS, needed=bool(ports))
-    ])  # fmt: skip
-    yield from _safely("USB", devices)
+    if config is not None:
+        yield from _safely("USB", lambda: _of_usb(config))
     yield from _safely("kernel", lambda: machine.check_kernel(
         platform.release(), Path("/lib/modules"), Path("/proc/filesystems")
     ))  # fmt: skip
@@ -94,6 +83,13 @@ def _of_the_machine(config: Config | None) -> Iterator[Finding]:
     ))  # fmt: skip
 
 
+def _of_usb(config: Config) -> Iterator[Finding]:
+    bays = {bay.port: bay.name for bay in config.bays if bay.port is not None}
+    profiles = load_profiles([config.cameras.profiles_dir])
+    yield machine.check_rules(machine.RULES_DIRS, profiles, needed=bool(bays))
+    yield from machine.check_devices(UsbBus().devices(), profiles, bays)
+
+
 def _safely(check: str, make: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
     """Make one check; what keeps it from looking is a finding as well."""
     try:
@@ -102,7 +98,7 @@ def _safely(check: str, make: Callable[[], Iterable[Finding]]) -> Iterator[Findi
         yield Finding(check, Level.FAIL, f"may not look: {error}", "Ask as root: sudo dockd doctor")
     except DockdError as error:
         yield Finding(check, Level.FAIL, str(error), error.advice)
-    except OSError as error:
+    except (OSError, ImportError) as error:
         yield Finding(check, Level.FAIL, f"cannot look: {error}")
 
 

@@ -18,6 +18,7 @@ from dockd import __version__
 from dockd.cameras import helper_protocol as protocol
 from dockd.cameras.discovery import Disk, FileSystem, UsbDevice
 from dockd.cameras.profiles import Match, Profile
+from dockd.cameras.udev_rules import FILE_NAME, udev_rules
 from dockd.cli.checks import Finding, Level, dock, machine, partners
 from dockd.cli.doctor import examine, run_doctor
 from dockd.config import Config, TargetConfig, load_config
@@ -209,14 +210,6 @@ def test_clock() -> None:
     assert isinstance(machine.clock_is_synchronised(), bool)
 
 
-def test_udev_rules(tmp_path: Path) -> None:
-    directories = (tmp_path / "none", tmp_path)
-    assert machine.check_rules(directories, needed=False).level is Level.WARN
-    assert machine.check_rules(directories, needed=True).level is Level.FAIL
-    (tmp_path / machine.RULES_FILE).write_text("")
-    assert machine.check_rules(directories, needed=True).level is Level.OK
-
-
 CAMERA = UsbDevice(
     port="1-1.4", devnum=5, sys_path="/sys/x", vendor="1234", product="5678", serial="A7F3",
     model="", interface_classes=frozenset({8}), speed_mbps=480.0, authorized=True, tagged=True,
@@ -224,6 +217,27 @@ CAMERA = UsbDevice(
     disks=(Disk("/dev/sdb", 10**9, True, (FileSystem("/dev/sdb", "vfat", "", "1-2"),)),),
 )  # fmt: skip
 KNOWN = Profile(name="ours", title="Ours", match=Match(vendor="1234"))
+
+
+def test_udev_rules(tmp_path: Path) -> None:
+    """INV-5: without them a desktop may mount a camera first."""
+    directories, off = (tmp_path / "none", tmp_path), replace_profile(enabled=False)
+
+    def check(profile: Profile, *, needed: bool) -> Level:
+        return machine.check_rules(directories, [profile], needed=needed).level
+
+    assert check(KNOWN, needed=False) is Level.WARN
+    assert check(KNOWN, needed=True) is Level.FAIL
+    (tmp_path / FILE_NAME).write_text(udev_rules([KNOWN]))
+    assert check(KNOWN, needed=True) is Level.OK
+    assert check(off, needed=True) is Level.FAIL
+    (tmp_path / FILE_NAME).write_text(udev_rules([off]))
+    assert check(off, needed=True) is Level.FAIL
+    assert check(off, needed=False) is Level.OK
+
+
+def replace_profile(**update: object) -> Profile:
+    return KNOWN.model_copy(update=update)
 
 
 def test_devices_by_port() -> None:
@@ -339,6 +353,7 @@ dock = "{dock}"
 store_id = "{store_id}"
 receipt_key = "{key}"
 user = "root"
+profiles_dir = "{profiles}"
 [[bay]]
 name = "1"
 port = "{port}"
@@ -352,6 +367,7 @@ port = "{port}"
         ({"dock": "dock-2"}, ["the dock is dock-1, for the helper dock-2"]),
         ({"store_id": "s"}, ["the store is store-1, for the helper s"]),
         ({"port": "1-1.5"}, ["bay 1 is USB port 1-1.4, for the helper 1-1.5"]),
+        ({"profiles": "/else"}, ["profiles are in /etc/dockd/profiles.d, for the helper /else"]),
         ({"key": "other.pem"}, ["the store's receipt key is"]),
     ],
 )
@@ -364,7 +380,8 @@ def test_daemon_and_helper_agree(
 ) -> None:
     """INV-1: a wipe needs both to mean the same store."""
     (tmp_path / "other.pem").write_bytes(SigningKey(Ed25519PrivateKey.generate()).public.pem())
-    values = {"dock": "dock-1", "store_id": "store-1", "key": "key.pem", "port": "1-1.4"} | change
+    values = {"dock": "dock-1", "store_id": "store-1", "key": "key.pem", "port": "1-1.4"}
+    values |= {"profiles": "/etc/dockd/profiles.d"} | change
     values["key"] = str(tmp_path / values["key"])
     (tmp_path / "helper.toml").write_text(HELPER.format_map(values))
     # Who owns the directories of a test is not what is looked at here.

@@ -11,6 +11,7 @@ from dockd.config import Config, load_config
 from dockd.core.errors import ConfigError
 from dockd.evidence.custody import content
 from dockd.evidence.keys import load_signing_key
+from dockd.helper.config import DEFAULT_PATH as HELPER_CONFIG
 from dockd.journal.journal import read_custody
 
 UNNAMED = "new-dock"
@@ -34,7 +35,10 @@ def check_config(file: Path) -> tuple[Config | None, list[Finding]]:
         advice = f"Name the store in {file}, [target], and pin its receipt key."
         findings.append(Finding("configuration", Level.WARN, "no store yet", advice))
     if not config.bays:
-        advice = "Put a camera into one bay after the other with: dockd bays learn"
+        advice = (
+            "Put a camera into one bay after the other with: "
+            f"dockd bays learn --write {file} --write {HELPER_CONFIG}"
+        )
         findings.append(Finding("configuration", Level.WARN, "no bays configured yet", advice))
     if config.dock.name == UNNAMED:
         advice = f"Choose the dock's own name in {file} before its first camera is docked."

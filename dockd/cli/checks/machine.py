@@ -2,7 +2,7 @@
 
 import ctypes
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,9 +10,9 @@ import dockd
 from dockd.cameras.discovery import UsbDevice
 from dockd.cameras.identify import Refused, identify_all
 from dockd.cameras.profiles import Profile
+from dockd.cameras.udev_rules import FILE_NAME, udev_rules
 from dockd.cli.checks import Finding, Level
 
-RULES_FILE = "60-dockd.rules"
 RULES_DIRS = tuple(
     Path(directory)
     for directory in ("/etc/udev/rules.d", "/run/udev/rules.d", "/usr/lib/udev/rules.d")
@@ -68,13 +68,26 @@ def check_clock(now: datetime, *, synchronised: bool) -> Finding:
     return Finding("clock", Level.OK, f"{words}, synchronised")
 
 
-def check_rules(directories: Iterable[Path], *, needed: bool) -> Finding:
-    """The udev rules are there, which keep cameras from being mounted by anything else."""
-    for directory in directories:
-        if (directory / RULES_FILE).exists():
-            return Finding("udev rules", Level.OK, str(directory / RULES_FILE))
-    level = Level.FAIL if needed else Level.WARN
-    return Finding("udev rules", level, f"no {RULES_FILE}", "Install the dockd package again.")
+def check_rules(
+    directories: Iterable[Path], profiles: Collection[Profile], *, needed: bool
+) -> Finding:
+    """The udev rules are there, which keep cameras for dockd alone, and fit the profiles.
+
+    ``needed`` says whether there are USB bays.
+    """
+    bad = Level.FAIL if needed else Level.WARN
+    file = next((path for one in directories if (path := one / FILE_NAME).exists()), None)
+    if file is None:
+        return Finding("udev rules", bad, f"no {FILE_NAME}", "Install the dockd package again.")
+    if file.read_text(encoding="utf-8") != udev_rules(profiles):
+        advice = f"As root: dockd bays rules > /etc/udev/rules.d/{FILE_NAME}; then dock again."
+        return Finding("udev rules", bad, f"{file} does not fit the profiles", advice)
+    if needed and not any(profile.enabled for profile in profiles):
+        advice = "Switch one on that fits your cameras; see docs/profiles.md."
+        return Finding(
+            "udev rules", bad, "no profile is switched on, so no camera is known", advice
+        )
+    return Finding("udev rules", Level.OK, str(file))
 
 
 def check_devices(

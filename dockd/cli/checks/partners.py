@@ -98,6 +98,8 @@ def _differences(helper: HelperConfig, config: Config) -> Iterator[str]:
         theirs = load_verifying_key(helper.receipt_key).key_id
         if ours != theirs:
             yield f"the store's receipt key is {ours}, for the helper {theirs}"
+    if helper.profiles_dir != config.cameras.profiles_dir:
+        yield f"profiles are in {config.cameras.profiles_dir}, for the helper {helper.profiles_dir}"
     ports = {bay.name: bay.port for bay in helper.bays}
     for bay in config.bays:
         if bay.port is not None and ports.get(bay.name) != bay.port:
