@@ -34,8 +34,8 @@ from dockd.config import (
 from dockd.core.lifecycle import BayState
 from dockd.core.model import CustodyEvent, SealedEntry
 from dockd.core.schedule import Limits
-from dockd.dock import Dock
 from dockd.dispatch import Dispatcher
+from dockd.dock import Dock
 from dockd.evidence.custody import seal
 from dockd.evidence.keys import SigningKey
 from dockd.ingest import Services
