@@ -184,7 +184,10 @@ class StoreApp:
         return await handlers[method](request)
 
     async def _receipt(self, request: web.Request) -> web.Response:
-        upload, arrived = await self._look(request.match_info["upload_id"])
+        upload_id = request.match_info["upload_id"]
+        # Wait here and not at the client, which can only guess how long.
+        await self.finishing.receipt(upload_id, self.settings.receipt_poll_s)
+        upload, arrived = await self._look(upload_id)
         if upload.receipt is not None:
             return _answer(200, upload.receipt, headers.RECEIPT_CONTENT_TYPE)
         if upload.refusal is not None:
@@ -295,7 +298,7 @@ class StoreApp:
         answer.headers["Upload-Offset"] = str(offset)
         receipt = upload.receipt
         if receipt is None and offset == upload.size_bytes:
-            receipt = await self.finishing.receipt(upload.upload_id)
+            receipt = await self.finishing.receipt(upload.upload_id, self.settings.receipt_wait_s)
         if receipt is not None and len(receipt) <= MAX_RECEIPT_HEADER:
             answer.headers["Dockd-Receipt"] = receipt
             return answer

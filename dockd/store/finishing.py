@@ -92,13 +92,13 @@ class Finishing:
         small = upload.size_bytes <= self._settings.small_bytes
         (self._small if small else self._large).put_nowait(upload)
 
-    async def receipt(self, upload_id: str) -> str | None:
-        """Wait a short moment for the receipt of a queued upload; None when it is not ready or refused."""
+    async def receipt(self, upload_id: str, within_s: float) -> str | None:
+        """Wait for the receipt of a queued upload; None when it is not ready in time, or refused."""
         pending = self._pending.get(upload_id)
         if pending is None:
             return None
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._settings.receipt_wait_s):
+            async with asyncio.timeout(within_s):
                 return await asyncio.shield(pending)
         return None
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -179,6 +181,31 @@ async def test_a_receipt_that_takes_longer_is_asked_for(
         answer = await tus.send(CONTENT)
         assert (answer.status, answer.offset) == (201, len(CONTENT))
         assert (await tus.receipt(answer.headers["Location"])).status == 200
+
+
+async def test_who_asks_for_a_receipt_gets_it_the_moment_it_is_there(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked_for = threading.Event()
+    receipt_in = finishing.Finishing.receipt
+
+    def read_when_asked(path: Path, should_stop: Callable[[], bool]) -> Content:
+        asked_for.wait(10)
+        return read_back(path, should_stop)
+
+    async def receipt(self: finishing.Finishing, upload_id: str, within_s: float) -> str | None:
+        if within_s > 0:
+            asked_for.set()
+        return await receipt_in(self, upload_id, within_s)
+
+    monkeypatch.setattr(finishing, "read_back", read_when_asked)
+    monkeypatch.setattr(finishing.Finishing, "receipt", receipt)
+    settings = replace(QUICK, receipt_wait_s=0, receipt_poll_s=10)
+    async with running(data_dir, settings) as tus:
+        answer = await tus.send(CONTENT)
+        assert "Dockd-Receipt" not in answer.headers
+        url = answer.headers["Location"]
+        assert (await tus.ask("GET", f"{url}/receipt", {})).status == 200
 
 
 async def test_an_upload_whose_bytes_vanish_can_be_sent_again(

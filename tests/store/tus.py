@@ -18,7 +18,9 @@ from dockd.store.serve import Store
 from dockd.store.settings import StoreSettings
 
 BYTES = "application/offset+octet-stream"
-QUICK = StoreSettings(reserve_bytes=0, receipt_wait_s=10.0, retry_s=0.01, stall_timeout_s=20.0)
+QUICK = StoreSettings(
+    reserve_bytes=0, receipt_wait_s=10.0, receipt_poll_s=0.0, retry_s=0.01, stall_timeout_s=20.0
+)
 """Waits for every receipt, so that a test need not ask again."""
 
 DOCK, CAMERA, VISIT = "dock-1", "camera-1", "visit-1"
