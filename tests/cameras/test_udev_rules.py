@@ -1,6 +1,5 @@
 """The udev rules, run by udev itself on simulated devices, in a mount namespace of their own."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -10,7 +9,7 @@ import pytest
 
 from dockd.cameras.profiles import Profile, load_profiles
 from dockd.cameras.udev_rules import FILE_NAME, udev_rules
-from tests.simulated.udev import HOST, RECORDINGS, why_not
+from tests.simulated.udev import HOST, RECORDINGS, missing, why_not
 from tests.simulated.usb import profile
 
 CAMERA = f"/sys{HOST}/1-1"
@@ -43,7 +42,7 @@ class Udev:
             capture_output=True, text=True, check=False, timeout=60,
         )  # fmt: skip
         if done.returncode == 99 or "unshare:" in done.stderr:
-            _missing("mount namespaces are not allowed here")
+            missing("mount namespaces are not allowed here")
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -60,19 +59,13 @@ def complaints(said: str) -> list[str]:
     return [line for line in lines if not re.search(r"MODE 0600$|ATTR '.*' writing '15'", line)]
 
 
-def _missing(reason: str) -> None:
-    if os.environ.get("DOCKD_REQUIRE_ALL") == "1":
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
 @pytest.fixture
 def udev(tmp_path: Path) -> Udev:
     for program in ("udevadm", "umockdev-run", "unshare"):
         if shutil.which(program) is None:
-            _missing(f"{program} is not installed")
+            missing(f"{program} is not installed")
     if (reason := why_not()) is not None:
-        _missing(reason)
+        missing(reason)
     return Udev(tmp_path)
 
 
