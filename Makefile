@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SHELL := /bin/bash
 
-.PHONY: demo test check format bench docs deb lock clean
+.PHONY: demo test check format e2e bench docs deb lock clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/dockd demo
@@ -22,6 +22,10 @@ check: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# A booted Debian in QEMU, with USB hot-plug; says which packages it needs.
+e2e: $(VENV)/.dev deb
+	$(BIN)/pytest tests/e2e --timeout 1200
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.bench
