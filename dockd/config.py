@@ -204,18 +204,17 @@ class Config(Table):
     bays: Annotated[tuple[BayConfig, ...], Field(alias="bay", strict=False)] = ()
 
 
+class _DockOnly(BaseModel):
+    dock: DockConfig
+
+
 def load_config(path: Path) -> Config:
     """Read and check a configuration file.
 
     Raises :class:`~dockd.core.errors.ConfigError` with all problems: those of each key, and those
     between keys (two bays with one name, folder or port, the state directory inside a bay).
     """
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(str(path), (f"cannot be read: {error.strerror}",)) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(str(path), (f"is not TOML: {error}",)) from error
+    raw = _read(path)
     base = path.resolve().parent
     problems: list[str] = []
     config: Config | None = None
@@ -227,6 +226,28 @@ def load_config(path: Path) -> Config:
     if config is None or problems:
         raise ConfigError(str(path), tuple(problems))
     return config
+
+
+def load_dock_config(path: Path) -> DockConfig:
+    """Read who the dock is and where its state is, to talk to it while it runs.
+
+    Nothing else of the file is looked at: a bay's folder that is lost is just when one wants to ask.
+    Raises :class:`~dockd.core.errors.ConfigError`.
+    """
+    raw = _read(path)
+    try:
+        return _DockOnly.model_validate(raw, context={"base": path.resolve().parent}).dock
+    except ValidationError as error:
+        raise ConfigError(str(path), problems_of(error)) from error
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(str(path), (f"cannot be read: {error.strerror}",)) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), (f"is not TOML: {error}",)) from error
 
 
 _WORDS = {

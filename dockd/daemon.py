@@ -7,9 +7,10 @@ import random
 import signal
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from operator import attrgetter
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -80,6 +81,23 @@ class StatePaths:
         return self.state_dir / "status.sock"
 
 
+_FIXED: Mapping[str, Callable[[Config], object]] = {
+    name: attrgetter(name)
+    for name in (
+        "dock",
+        "target",
+        "helper",
+        "bays",
+        "cameras.settle_s",
+        "cameras.max_files",
+        "cameras.max_depth",
+        "cameras.flagged",
+        "cameras.profiles_dir",
+    )
+}
+"""What is built once, at start."""
+
+
 class LiveConfig:
     """The configuration in force; replaced as a whole when it is loaded again."""
 
@@ -99,11 +117,7 @@ class LiveConfig:
         except ConfigError as error:
             events.CONFIG_REFUSED.log(file=error.file, problems=list(error.problems))
             return
-        fixed = [
-            name
-            for name in ("dock", "target", "bays")
-            if getattr(new, name) != getattr(self.current, name)
-        ]
+        fixed = [name for name, value in _FIXED.items() if value(new) != value(self.current)]
         if fixed:
             problems = [f"{name}: a change here needs a restart" for name in fixed]
             events.CONFIG_REFUSED.log(file=str(self.path), problems=problems)

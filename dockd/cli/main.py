@@ -112,7 +112,11 @@ def _first(group: BaseExceptionGroup[DockdError]) -> DockdError:
 def _exit(error: DockdError) -> None:
     if isinstance(error, ConfigError):
         for problem in error.problems:
-            print(f"{error.file}: {problem}", file=sys.stderr)
+            print(_one_line(f"{error.file}: {problem}"), file=sys.stderr)
     else:
-        print(f"dockd: {error}\n       {error.advice}", file=sys.stderr)
+        print(f"dockd: {_one_line(str(error))}\n       {error.advice}", file=sys.stderr)
     sys.exit(2 if isinstance(error, ConfigError | ListenRefusedError) else 1)
+
+
+def _one_line(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from dockd.config import load_config
+from dockd.config import load_dock_config
 from dockd.daemon import StatePaths
 from dockd.ops.status import ask_status
 
@@ -25,7 +25,7 @@ def show_status(config_file: Path, *, as_json: bool, watch: bool) -> None:
 
     Raises ConfigError and DaemonNotRunningError.
     """
-    socket = StatePaths(load_config(config_file).dock.state_dir).socket
+    socket = StatePaths(load_dock_config(config_file).state_dir).socket
     status = asyncio.run(ask_status(socket))
     if as_json:
         print(json.dumps(status, indent=2))

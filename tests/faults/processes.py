@@ -43,6 +43,10 @@ class Dockd:
     def pid(self) -> int:
         return self._process.pid or 0
 
+    @property
+    def running(self) -> bool:
+        return self._process.is_alive()
+
     def left_behind(self) -> bool:
         """Whether a process that it started outlives it."""
         try:
