@@ -50,6 +50,7 @@ def _large_rows(samples: Samples) -> list[Row]:
     rows = [
         Row("sha256sum", sha256sum),
         Row("sha256sum, CPU", sha256sum_cpu),
+        Row("SHA-256 of OpenSSL, which the dock uses", _rates(samples.openssl)),
     ]
     for name, curl, dock in (
         ("http", samples.curl, samples.dock),
