@@ -196,13 +196,13 @@ async def run_daemon(
                 live.reload()
                 services.dispatcher.limits = _limits(live.current)
 
-            events.DAEMON_STARTED.log(
-                version=__version__,
-                dock=config.dock.name,
-                bays=[bay.name for bay in config.bays],
-                target=config.target.url,
-            )
             async with StatusServer(paths.socket, dock.status):
+                events.DAEMON_STARTED.log(
+                    version=__version__,
+                    dock=config.dock.name,
+                    bays=[bay.name for bay in config.bays],
+                    target=config.target.url,
+                )
                 await _run_until(stopping, dock.run(), reload)
 
 
