@@ -35,6 +35,14 @@ name = "1"
 folder = "/srv/dockd/bays/1"
 """
 
+HELPER = """\
+dock = "trial"
+store_id = "{store_id}"
+receipt_key = "/etc/dockd/store-receipt-key.pem"
+"""
+
+CAP_SYS_ADMIN = f"{1 << 21:016x}"
+
 
 @pytest.fixture
 def system(tmp_path: Path) -> Path:
@@ -64,6 +72,7 @@ def install(debian: Debian, package: Path) -> None:
 def findings(debian: Debian) -> dict[str, str]:
     """What the doctor says, with its exit code as ``exit``; the worst of each check."""
     done = debian.run("dockd", "doctor", "--json", check=False)
+    print(done.stdout)  # pytest shows it when something fails
     said: list[dict[str, str]] = json.loads(done.stdout)
     order = ("ok", "warn", "FAIL")
     worst: dict[str, str] = {"exit": str(done.returncode)}
@@ -109,6 +118,7 @@ def test_the_life_of_an_installed_dock(system: Path, tmp_path: Path) -> None:
         check_fresh(debian)
         check_trial(debian)
         check_upgrade(debian, newer(package))
+        check_helper(debian)
         check_removal(debian)
         install(debian, package)
         check_fresh(debian)
@@ -154,6 +164,22 @@ def check_upgrade(debian: Debian, package: Path) -> None:
     assert findings(debian)["exit"] == "0"
 
 
+def check_helper(debian: Debian) -> None:
+    """The helper starts in the sandbox of its unit when it is asked, with the one capability."""
+    assert not debian.is_active("dockd-helper.service")
+    config = debian.path("/etc/dockd/dockd.toml")
+    store = config.read_text().partition('store_id = "')[2].partition('"')[0]
+    port = '[[bay]]\nname = "2"\nport = "1-1.4"\n'
+    config.write_text(config.read_text() + port)
+    assert findings(debian)["helper"] == "FAIL"
+    debian.path("/etc/dockd/helper.toml").write_text(HELPER.format(store_id=store) + port)
+    debian.run("systemctl", "restart", "dockd")
+    found = findings(debian)
+    assert (found["helper"], found["helper config"], found["daemon"]) == ("ok", "ok", "ok")
+    held = power_of(debian, main_process(debian, "dockd-helper.service"))
+    assert held == dict.fromkeys(("CapEff", "CapBnd"), CAP_SYS_ADMIN) | {"NoNewPrivs": "1"}
+
+
 def check_removal(debian: Debian) -> None:
     """Removal stops everything and keeps state; purge keeps footage: in the store, on cameras."""
     dock_camera(debian, "CAM2")
@@ -175,8 +201,8 @@ def check_removal(debian: Debian) -> None:
     assert leftovers.stdout.split() == []
 
 
-def main_process(debian: Debian) -> str:
-    shown = debian.run("systemctl", "show", "--property=MainPID", "--value", "dockd.service")
+def main_process(debian: Debian, unit: str = "dockd.service") -> str:
+    shown = debian.run("systemctl", "show", "--property=MainPID", "--value", unit)
     return shown.stdout.strip()
 
 
