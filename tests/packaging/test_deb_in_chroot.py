@@ -72,7 +72,7 @@ def install(debian: Debian, package: Path) -> None:
 def findings(debian: Debian) -> dict[str, str]:
     """What the doctor says, with its exit code as ``exit``; the worst of each check."""
     done = debian.run("dockd", "doctor", "--json", check=False)
-    print(done.stdout)  # pytest shows it when something fails
+    print(done.stdout)  # noqa: T201 - pytest shows it when something fails
     said: list[dict[str, str]] = json.loads(done.stdout)
     order = ("ok", "warn", "FAIL")
     worst: dict[str, str] = {"exit": str(done.returncode)}
