@@ -23,6 +23,7 @@ class Front:
         self._store = store
         self._session = session
         self._released = asyncio.Event()
+        self._struck = asyncio.Event()
         self.url = ""
 
     @classmethod
@@ -64,6 +65,12 @@ class Front:
             ]
             return web.Response(status=answer.status, headers=headers, body=await answer.read())
 
+    async def struck(self, times: int) -> None:
+        """Wait until so many requests have met a fault."""
+        while self.faults < times:
+            self._struck.clear()
+            await self._struck.wait()
+
     async def hang(self, _: web.Request) -> web.StreamResponse:
         """Never answer."""
         await self._released.wait()
@@ -73,6 +80,7 @@ class Front:
         if self.fault is None:
             return await self.pass_on(request)
         self.faults += 1
+        self._struck.set()
         return await self.fault(self, request)
 
 
