@@ -5,6 +5,9 @@ import structlog
 
 from dockd.ops.logs import configure_logs
 
+# Before anything imports it: tests of several folders use it.
+pytest.register_assert_rewrite("tests.faults.site")
+
 
 @pytest.fixture(autouse=True)
 def _plain_logs() -> None:

@@ -4,8 +4,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("tests.faults.site")
-
 _MEMORY = Path("/dev/shm")
 
 
