@@ -174,7 +174,7 @@ async def run_daemon(
     SIGHUP loads the file again. Raises ConfigError, AlreadyRunningError, JournalDamagedError and
     KeyFileError before anything of a camera is touched.
     """
-    stopping = _told_to_stop(told_to_stop)
+    signals = _Signals(told_to_stop)
     live = LiveConfig(config_file, load_config(config_file))
     config = live.current
     configure_logs(config.log.level)
@@ -183,7 +183,7 @@ async def run_daemon(
     with DirectoryLock(paths.state_dir):
         remove_leftovers(paths.state_dir)
         if config.target is None or not config.bays:
-            await _run_until(stopping, _wait_to_be_set_up(live, paths), live.reload)
+            await _run_until(signals, _wait_to_be_set_up(live, paths), live.reload)
             return
         async with running_services(live, config.target, paths) as services:
             dock = Dock(
@@ -203,7 +203,7 @@ async def run_daemon(
                     bays=[bay.name for bay in config.bays],
                     target=config.target.url,
                 )
-                await _run_until(stopping, dock.run(), reload)
+                await _run_until(signals, dock.run(), reload)
 
 
 async def _sources(services: Services) -> list[CameraSource]:
@@ -284,33 +284,43 @@ def end_in_time(reason: str) -> None:
     last_resort.start()
 
 
-def _told_to_stop(told: Callable[[str], None]) -> asyncio.Future[str]:
-    """Return a future that tells which signal wants the process to stop, from now on."""
-    loop = asyncio.get_running_loop()
-    stopping: asyncio.Future[str] = loop.create_future()
+class _Signals:
+    """What signals tell this process, from the moment on at which this is made."""
 
-    def stop(name: str) -> None:
-        if not stopping.done():
-            stopping.set_result(name)
-            told(name)
+    def __init__(self, told_to_stop: Callable[[str], None]) -> None:
+        loop = asyncio.get_running_loop()
+        self.stop: asyncio.Future[str] = loop.create_future()
+        self.reload = asyncio.Event()
+        self._told_to_stop = told_to_stop
+        loop.add_signal_handler(signal.SIGTERM, self._stop, "SIGTERM")
+        loop.add_signal_handler(signal.SIGINT, self._stop, "SIGINT")
+        loop.add_signal_handler(signal.SIGHUP, self.reload.set)
 
-    loop.add_signal_handler(signal.SIGTERM, stop, "SIGTERM")
-    loop.add_signal_handler(signal.SIGINT, stop, "SIGINT")
-    return stopping
+    def _stop(self, name: str) -> None:
+        if not self.stop.done():
+            self.stop.set_result(name)
+            self._told_to_stop(name)
 
 
 async def _run_until(
-    stopping: asyncio.Future[str], work: Coroutine[None, None, None], reload: Callable[[], None]
+    signals: _Signals, work: Coroutine[None, None, None], reload: Callable[[], None]
 ) -> None:
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
-    running = asyncio.create_task(work)
+    async def reload_when_told() -> None:
+        while True:
+            await signals.reload.wait()
+            signals.reload.clear()
+            reload()
+
+    tasks = {asyncio.create_task(work), asyncio.create_task(reload_when_told())}
     try:
-        waits: set[asyncio.Future[Any]] = {running, stopping}
+        waits: set[asyncio.Future[Any]] = {*tasks, signals.stop}
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     finally:
         notify.stopping()
-        running.cancel()
-        await asyncio.wait({running})
-    if not running.cancelled():
-        running.result()
-    events.DAEMON_STOPPED.log(reason=stopping.result() if stopping.done() else "cancelled")
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.result()
+    events.DAEMON_STOPPED.log(reason=signals.stop.result() if signals.stop.done() else "cancelled")

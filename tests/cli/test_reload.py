@@ -16,6 +16,7 @@ from dockd.store.serve import Store
 from dockd.store.settings import StoreSettings
 from tests.faults.processes import Dockd
 from tests.faults.site import Site, footage
+from tests.faults.triggers import Kill
 
 
 def change(site: Site, old: str, new: str) -> None:
@@ -65,6 +66,12 @@ async def test_a_hold_that_is_shortened_holds_for_the_next_camera(tmp_path: Path
             assert await dock.said(events.BAY_STATE, state=BayState.READY, bay="2")
         assert site.on_camera("1") == kept
         assert site.on_camera("2") == {}
+
+
+async def test_a_signal_during_the_start_is_not_lost_and_does_no_harm(site: Site) -> None:
+    async with site.run(Kill("commit", 1, sends=signal.SIGHUP)) as dock:
+        assert await dock.said(events.CONFIG_RELOADED)
+        assert await dock.stop() == 0
 
 
 BROKEN = {

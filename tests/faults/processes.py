@@ -1,6 +1,7 @@
 """The real ``dockd`` as a process, forked from one that has imported it already: ready in no time."""
 
 import asyncio
+import ctypes
 import json
 import multiprocessing
 import os
@@ -16,6 +17,7 @@ from dockd.ops.events import Event
 from tests.faults.triggers import Trigger
 
 _LOOK_EVERY_S = 0.01
+_PR_SET_PDEATHSIG = 1
 
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(["dockd.cli.main"])
@@ -126,6 +128,8 @@ def _run(arguments: tuple[str, ...], log: Path, triggers: Sequence[Trigger]) -> 
         os.dup2(fd, number)
         os.close(fd)
     os.setpgid(0, 0)
+    # Should the tests themselves be killed, nothing goes on without them (prctl(2)).
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     sys.argv = ["dockd", *arguments]
     for trigger in triggers:
         trigger.arm()
