@@ -4,6 +4,7 @@ import asyncio
 import ctypes
 import json
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import sys
@@ -64,7 +65,10 @@ class Dockd:
 
     async def ended(self, within_s: float = 20.0) -> int:
         """Wait for its end and return its exit code; minus the number of the signal that killed it."""
-        await asyncio.to_thread(self._process.join, within_s)
+        # The thread only waits. The exit status can be read once, and starting another process reads
+        # those of all that have ended; so both happen on the loop.
+        await asyncio.to_thread(multiprocessing.connection.wait, [self._process.sentinel], within_s)
+        self._process.join(0)
         if self._process.exitcode is None:
             raise TimeoutError(f"it still runs after {within_s} s")
         return self._process.exitcode
