@@ -57,9 +57,9 @@ class Dock:
 
     def install(self, package: Path) -> str:
         """Install the package with apt; return what apt printed."""
-        self.machine.send({"/root/dockd.deb": package.read_bytes()})
+        self.machine.send({"/var/tmp/dockd.deb": package.read_bytes()})
         return self.machine.check(
-            "DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-download /root/dockd.deb",
+            "DEBIAN_FRONTEND=noninteractive apt-get install --yes /var/tmp/dockd.deb",
             timeout_s=300,
         )
 
@@ -77,14 +77,16 @@ class Dock:
                 },
             }
         )
-        self.machine.check("dockd bays rules --write && systemctl daemon-reload")
         self.configure()
+        self.machine.check(
+            "dockd bays rules > /etc/udev/rules.d/60-dockd.rules && udevadm control --reload"
+        )
 
     def configure(self, *, wipe: str = "after_proof", hold_s: float = 0.0) -> None:
         """Write the daemon's configuration and start it anew."""
         text = self._fill(_CONFIG, wipe=wipe, hold_s=hold_s) + _bays()
         self.machine.send({"/etc/dockd/dockd.toml": text.encode()})
-        self.machine.check("systemctl restart dockd")
+        self.machine.check("systemctl daemon-reload && systemctl restart dockd", timeout_s=180)
 
     def plug(self, image: Any, bay: str, **options: Any) -> str:
         """Put a camera into a bay; return the name to pull it by."""
