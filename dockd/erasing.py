@@ -4,7 +4,14 @@ import threading
 
 from dockd.core.errors import ReceiptRejectedError
 from dockd.core.interfaces import CameraSource
-from dockd.core.model import CustodyEvent, Presence, Visit, WipeReport, WipeRequest
+from dockd.core.model import (
+    CustodyEvent,
+    Presence,
+    RecordingState,
+    Visit,
+    WipeReport,
+    WipeRequest,
+)
 from dockd.core.wipe_gate import WipeRefused
 from dockd.ingest import Ingest, Services
 from dockd.ops import events
@@ -60,7 +67,9 @@ async def _keep_report(
         "verified": report.verified,
         "verification": report.verification,
     }
-    event = _event(visit, "wipe.done", {**details, "at": report.finished_at.isoformat()})
+    # Files are those of this run; an earlier one that was cut short may have erased some of the recordings.
+    counted = {"recordings": ingest.count(RecordingState.CONFIRMED), **details}
+    event = _event(visit, "wipe.done", {**counted, "at": report.finished_at.isoformat()})
     if report.verified:
         await ingest.all_erased(event)
     else:

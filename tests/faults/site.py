@@ -162,6 +162,8 @@ class Site:
         happened = self.check_custody()
         for event in ("visit.started", "visit.finished", "wipe.done"):
             assert happened.count(event) == visits, event
+        wiped = [entry for entry in self.custody() if entry["event"] == "wipe.done"]
+        assert sum(entry["details"]["recordings"] for entry in wiped) == len(self.docked)
         erased = RecordingState.ERASED.value
         assert self.journalled() == [(path, erased) for path in sorted(self.docked)]
         self.check_no_leftovers()

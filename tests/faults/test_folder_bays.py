@@ -1,8 +1,10 @@
 """Folders as bays, the whole way: odd names, things that are no files, and people who move things about."""
 
 import asyncio
+import contextlib
 import os
 import socket
+import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -86,6 +88,16 @@ async def test_what_is_no_file_is_left_alone_and_named(fast_path: Path) -> None:
         os.mkfifo(camera / "fifo")
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(camera / "socket"))
+        expected = {
+            (b"link", SkipReason.SYMLINK),
+            (b"dangling", SkipReason.SYMLINK),
+            (b"up", SkipReason.SYMLINK),
+            (b"fifo", SkipReason.FIFO),
+            (b"socket", SkipReason.SOCKET),
+        }
+        with contextlib.suppress(PermissionError):  # only root may
+            os.mknod(camera / "zero", stat.S_IFCHR | 0o600, os.makedev(1, 5))
+            expected.add((b"zero", SkipReason.DEVICE_NODE))
         before = names_in(camera)
         async with site.run() as dock:
             await ready_and_stopped(dock)
@@ -95,13 +107,6 @@ async def test_what_is_no_file_is_left_alone_and_named(fast_path: Path) -> None:
                 if line["event"] == events.ENTRY_SKIPPED.name
             }
         site.check_finished()
-        expected = {
-            (b"link", SkipReason.SYMLINK),
-            (b"dangling", SkipReason.SYMLINK),
-            (b"up", SkipReason.SYMLINK),
-            (b"fifo", SkipReason.FIFO),
-            (b"socket", SkipReason.SOCKET),
-        }
         assert {(entry.path, entry.reason) for entry in manifest(site).skipped} == expected
         assert logged == {(path.decode(), reason) for path, reason in expected}
         assert names_in(camera) == before
