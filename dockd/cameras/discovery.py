@@ -166,12 +166,15 @@ def _usb_device(context: pyudev.Context, path: str, block_paths: Sequence[str]) 
     classes = frozenset(_interface_classes(path)) if authorized else frozenset()
     blocks: list[pyudev.Device] = []
     disks: tuple[Disk, ...] = ()
-    steady = True
+    done = False
     try:
         blocks = [Devices.from_sys_path(context, one) for one in block_paths]
+        # Asked first: what udev writes between this question and the next reading is only for the
+        # better, while the other way round a disk would be done and show nothing.
+        done = all(_is_initialized(part) for part in (device, *blocks))
         disks = _disks(blocks) if authorized else ()
     except _GOING:
-        steady = False
+        done = False
     lacks_disk = MASS_STORAGE in classes and not disks
     # Serial and model come from udev's database: reading them in sysfs waits for the device's lock,
     # which a device that fails to start holds for seconds.
@@ -188,9 +191,7 @@ def _usb_device(context: pyudev.Context, path: str, block_paths: Sequence[str]) 
         speed_mbps=float(_required(path, "speed")),
         authorized=authorized,
         tagged=all(_is_tagged(part) for part in (device, *blocks)),
-        complete=steady
-        and not lacks_disk
-        and all(_is_initialized(part) for part in (device, *blocks)),
+        complete=done and not lacks_disk,
         disks=disks,
     )
 
