@@ -90,8 +90,7 @@ class Dock:
 
     def plug(self, image: Any, bay: str, **options: Any) -> str:
         """Put a camera into a bay; return the name to pull it by."""
-        port = HUB_PORTS[BAYS.index(bay)]
-        return self.machine.plug(image.image, port, serial=image.serial, **options)
+        return self.machine.plug(image.image, port_of(bay), serial=image.serial, **options)
 
     def mark(self) -> int:
         """Return a place in the journal, to wait for what comes after it."""
@@ -127,6 +126,11 @@ class Dock:
 
     def _fill(self, template: str, **more: object) -> str:
         return template.format(name=NAME, store_id=self.store.store_id, key=_STORE_KEY, **more)
+
+
+def port_of(bay: str) -> str:
+    """Return the port of a bay, as QEMU names it."""
+    return HUB_PORTS[BAYS.index(bay)]
 
 
 def _bays() -> str:
