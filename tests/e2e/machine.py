@@ -62,10 +62,17 @@ class Machine:
 
     def boot(self) -> None:
         """Switch on, and wait until commands can be run."""
+        self.switch_on()
+        self.wait_booted()
+
+    def switch_on(self) -> None:
+        """Switch on without waiting: what is plugged in now is there before udev is."""
         self._start_qemu()
-        self._answers: dict[int, Ran] = {}
         self._agent = self._connect("agent")
         self._agent_lines = self._agent.makefile("rb")
+
+    def wait_booted(self) -> None:
+        """Wait until a machine that was switched on runs commands."""
         self.run("systemctl is-system-running --wait", timeout_s=BOOT_WITHIN_S)
 
     def cut_power(self) -> None:
@@ -157,20 +164,23 @@ class Machine:
         *,
         serial: str,
         bytes_per_s: int | None = None,
+        requests_per_s: int | None = None,
         bad_sectors: Iterable[int] = (),
     ) -> str:
         """Plug a USB disk into a port; return the name to unplug it by.
 
-        With ``bytes_per_s`` it is a slow card; ``bad_sectors`` (of 512 bytes) cannot be read.
+        With ``bytes_per_s`` it is a slow card, with ``requests_per_s`` one that is slow with every
+        small thing; ``bad_sectors`` (of 512 bytes) cannot be read.
         """
         name = f"usb{next(self._numbers)}"
         medium: dict[str, Any] = {"driver": "file", "filename": str(image)}
         faults = [{"event": "none", "iotype": "read", "sector": one} for one in bad_sectors]
         if faults:
             medium = {"driver": "blkdebug", "image": medium, "inject-error": faults}
-        if bytes_per_s is not None:
+        limits = {"bps-total": bytes_per_s, "iops-total": requests_per_s}
+        if limits := {what: limit for what, limit in limits.items() if limit is not None}:
             group = {"qom-type": "throttle-group", "id": f"{name}-speed"}
-            self._qmp.execute("object-add", **group, limits={"bps-total": bytes_per_s})
+            self._qmp.execute("object-add", **group, limits=limits)
             medium = {"driver": "throttle", "throttle-group": f"{name}-speed", "file": medium}
         self._qmp.execute("blockdev-add", **{"driver": "raw", "node-name": name}, file=medium)
         self._plugged[name] = True
