@@ -16,7 +16,8 @@ USB_IDS = "46f4:0001"
 
 _MIB = 1 << 20
 _RECORDED_AT_S = 1_750_000_000
-_FAT32_STATE, _FAT_DIRTY = 0x41, 0x01
+_DIRTY_BITS = {"vfat": (0x41, 0x01), "exfat": (0x6A, 0x02)}
+"""Where a file system keeps that it was not unmounted, in its first sector: place and bit."""
 _MAKE = {
     # One sector a cluster, so that a small image has clusters enough for FAT32.
     "vfat": ("mkfs.vfat", "-F", "32", "-s", "1", "-n", "BODYCAM"),
@@ -55,12 +56,13 @@ class CameraImage:
         return place // 512
 
     def mark_dirty(self) -> None:
-        """Leave it as a camera does whose battery ran out while recording (FAT32)."""
+        """Leave it as a camera does whose battery ran out while recording."""
+        place, bit = _DIRTY_BITS[self.file_system]
         with self.image.open("r+b") as file:
-            file.seek(_FAT32_STATE)
+            file.seek(place)
             state = file.read(1)[0]
-            file.seek(_FAT32_STATE)
-            file.write(bytes([state | _FAT_DIRTY]))
+            file.seek(place)
+            file.write(bytes([state | bit]))
 
 
 def footage(serial: str, count: int, size_bytes: int) -> dict[bytes, bytes]:

@@ -109,6 +109,7 @@ def dock(installed_dock: Dock, request: pytest.FixtureRequest) -> Iterator[Dock]
         dock.machine.boot()
     dock.machine.unplug_all()
     dock.machine.set_link(up=True)
+    dock.configure_as_usual()
 
 
 def _keep_logs(dock: Dock, name: str, since: int) -> Path:

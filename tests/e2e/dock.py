@@ -13,6 +13,9 @@ NAME = "e2e-dock"
 BAYS = tuple(str(number) for number in range(1, 9))
 """One for each port of the hub, in the hub's order."""
 
+WIPE, HOLD_S = "after_proof", 0.0
+"""What the dock is configured to do with proved cameras, where a test wants nothing else."""
+
 _PROFILES = Path(__file__).with_name("profiles")
 _STORE_KEY = "/etc/dockd/store-receipt-key.pem"
 _CONFIG = """\
@@ -54,6 +57,7 @@ class Dock:
         """Build; the store must have been started once."""
         self.machine = machine
         self.store = store
+        self._as_usual = True
 
     def install(self, package: Path) -> str:
         """Install the package with apt; return what apt printed."""
@@ -82,11 +86,17 @@ class Dock:
             "dockd bays rules > /etc/udev/rules.d/60-dockd.rules && udevadm control --reload"
         )
 
-    def configure(self, *, wipe: str = "after_proof", hold_s: float = 0.0) -> None:
+    def configure(self, *, wipe: str = WIPE, hold_s: float = HOLD_S) -> None:
         """Write the daemon's configuration and start it anew."""
         text = self._fill(_CONFIG, wipe=wipe, hold_s=hold_s) + _bays()
         self.machine.send({"/etc/dockd/dockd.toml": text.encode()})
         self.machine.check("systemctl daemon-reload && systemctl restart dockd", timeout_s=180)
+        self._as_usual = (wipe, hold_s) == (WIPE, HOLD_S)
+
+    def configure_as_usual(self) -> None:
+        """Undo what a test has configured, if one has."""
+        if not self._as_usual:
+            self.configure()
 
     def plug(self, image: Any, bay: str, **options: Any) -> str:
         """Put a camera into a bay; return the name to pull it by."""
