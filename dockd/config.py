@@ -26,6 +26,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from dockd.core.errors import ConfigError, KeyFileError
+from dockd.evidence.certificates import check_identity, load_certificates, read_secret
 from dockd.evidence.keys import load_verifying_key
 
 
@@ -55,6 +56,22 @@ def _verifying_key(path: Path) -> Path:
     return path
 
 
+def _certificates(path: Path) -> Path:
+    try:
+        load_certificates(path)
+    except KeyFileError as error:
+        raise ValueError(str(error)) from None
+    return path
+
+
+def _secret(path: Path) -> Path:
+    try:
+        read_secret(path)
+    except KeyFileError as error:
+        raise ValueError(str(error)) from None
+    return path
+
+
 def _printable(text: str) -> str:
     if not text.isprintable() or text != text.strip():
         raise ValueError("must be printable text without spaces at its ends")
@@ -76,6 +93,22 @@ def _target_url(url: str) -> str:
         raise ValueError(
             f"http to {host} would send footage unprotected: use https, or a loopback address"
         )
+    return url
+
+
+def _proxy_url(url: str) -> str:
+    """Accept the address of an HTTP proxy, perhaps with a user's name, but without a password."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise ValueError(f"is not a URL: {error}") from None
+    if parts.password is not None:
+        raise ValueError("must not hold a password: name a file in proxy_password_file")
+    if parts.scheme != "http" or not host or parts.path not in ("", "/"):
+        raise ValueError("must be like http://proxy:3128 or http://user@proxy:3128")
+    if parts.query or parts.fragment:
+        raise ValueError("must not hold a query or a fragment")
     return url
 
 
@@ -106,15 +139,52 @@ class DockConfig(Table):
 
 
 class TargetConfig(Table):
-    """``[target]``: the store, and the key its receipts must be signed with.
+    """``[target]``: the store, the way to it, and the key its receipts must be signed with.
 
     ``stall_timeout_s`` is how long a request may go without any progress.
     """
 
     url: Annotated[str, AfterValidator(_target_url)]
+    fallback_urls: Annotated[
+        tuple[Annotated[str, AfterValidator(_target_url)], ...], Field(strict=False, max_length=8)
+    ] = ()
     store_id: _Name
     receipt_key: Annotated[_Path, AfterValidator(_verifying_key)]
+    ca_file: Annotated[_Path, AfterValidator(_certificates)] | None = None
+    certificate: Annotated[_Path, AfterValidator(_certificates)] | None = None
+    private_key: Annotated[_Path, AfterValidator(_secret)] | None = None
+    proxy: Annotated[str, AfterValidator(_proxy_url)] | None = None
+    proxy_password_file: Annotated[_Path, AfterValidator(_secret)] | None = None
     stall_timeout_s: Annotated[float, Field(gt=0)] = 60.0
+
+    @model_validator(mode="after")
+    def _addresses_differ(self) -> "TargetConfig":
+        urls = (self.url, *self.fallback_urls)
+        if len(set(urls)) < len(urls):
+            raise ValueError("url and fallback_urls must be different addresses")
+        if self.proxy is not None and any(url.startswith("http:") for url in urls):
+            raise ValueError("a proxy leads to https addresses only")
+        return self
+
+    @model_validator(mode="after")
+    def _identity_is_whole(self) -> "TargetConfig":
+        if (self.certificate is None) != (self.private_key is None):
+            raise ValueError("certificate and private_key are needed together")
+        if self.certificate is not None and self.private_key is not None:
+            try:
+                check_identity(self.certificate, self.private_key)
+            except KeyFileError as error:
+                raise ValueError(str(error)) from None
+        return self
+
+    @model_validator(mode="after")
+    def _password_has_a_user(self) -> "TargetConfig":
+        user = urlsplit(self.proxy).username if self.proxy is not None else None
+        if self.proxy_password_file is not None and not user:
+            raise ValueError(
+                "proxy_password_file needs a proxy with a user: http://user@proxy:3128"
+            )
+        return self
 
 
 class UploadConfig(Table):

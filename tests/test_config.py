@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from dockd.config import Config, load_config
 from dockd.core.errors import ConfigError
+from tests.certificates import Authority
 
 EXAMPLE = Path(__file__).parent.parent / "config.example.toml"
 
@@ -319,4 +320,83 @@ def test_two_bays_never_share_a_port(site: Path) -> None:
     """INV-8: what happens at one port is the business of one bay."""
     assert problems(site, WITH_PORTS.replace("2-3", "1-1.4")) == (
         "bay[2].port: '1-1.4' is already the port of bay[1]",
+    )
+
+
+# The way to the store
+
+
+@pytest.fixture
+def identity(site: Path) -> Path:
+    """A certificate with its key and another key, beside the configuration."""
+    authority = Authority.new()
+    pair = authority.issue("dock-1")
+    (site / "ca.pem").write_bytes(authority.pem)
+    (site / "dock.pem").write_bytes(pair.certificate_pem)
+    for name, secret in (
+        ("dock.key", pair.key_pem),
+        ("other.key", authority.issue("other").key_pem),
+    ):
+        (site / name).write_bytes(secret)
+        (site / name).chmod(0o640)
+    return site
+
+
+def with_target(lines: str, url: str = "https://store.example/files/") -> str:
+    text = MINIMAL.replace("http://127.0.0.1:1080/files/", url)
+    return text.replace("[[bay]]", f"{lines}\n[[bay]]", 1)
+
+
+def test_a_way_to_the_store(identity: Path) -> None:
+    secret = identity / "password"
+    secret.write_text("secret\n")
+    secret.chmod(0o600)
+    text = with_target("""\
+fallback_urls = ["https://10.0.0.1/files/", "https://[2001:db8::1]/files/"]
+ca_file = "ca.pem"
+certificate = "dock.pem"
+private_key = "dock.key"
+proxy = "http://dock@proxy.example:3128"
+proxy_password_file = "password"
+""")
+    target = load_config(write(identity, text)).target
+    assert target is not None
+    assert target.fallback_urls == ("https://10.0.0.1/files/", "https://[2001:db8::1]/files/")
+    assert (target.ca_file, target.private_key) == (identity / "ca.pem", identity / "dock.key")
+    assert target.proxy_password_file == secret
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        ('fallback_urls = ["http://10.0.0.1/files/"]', r"target.fallback_urls\[1\]: http to 10"),
+        ('fallback_urls = ["https://store.example/files/"]', "target: url and fallback_urls must be"),
+        ('ca_file = "none.pem"', "target.ca_file: .*No such file"),
+        ('ca_file = "key.pem"', "target.ca_file: .*not a certificate"),
+        ('certificate = "dock.pem"', "target: certificate and private_key are needed together"),
+        ('private_key = "dock.key"', "target: certificate and private_key are needed together"),
+        ('certificate = "dock.pem"\nprivate_key = "other.key"', "target: .*not the key of"),
+        ('certificate = "dock.pem"\nprivate_key = "ca.pem"', "target.private_key: .*open to every"),
+        ('certificate = "dock.pem"\nprivate_key = "shut.pem"', "target: .*not an unencrypted"),
+        ('proxy = "http://me:secret@proxy:3128"', "target.proxy: must not hold a password"),
+        ('proxy = "socks5://proxy"', "target.proxy: must be like"),
+        ('proxy = "http://proxy:3128/path"', "target.proxy: must be like"),
+        ('proxy = "http://proxy:port"', "target.proxy: is not a URL"),
+        ('proxy_password_file = "shut.pem"', "target: proxy_password_file needs a proxy with a user"),
+        ('proxy = "http://p"\nproxy_password_file = "shut.pem"', "target: proxy_password_file needs"),
+        ('proxy = "http://me@p"\nproxy_password_file = "ca.pem"', "target.proxy_p.*open to everyone"),
+    ],
+)  # fmt: skip
+def test_a_way_that_cannot_be_meant(identity: Path, lines: str, problem: str) -> None:
+    (identity / "shut.pem").write_bytes(b"")
+    (identity / "shut.pem").chmod(0o600)
+    (found,) = problems(identity, with_target(lines))
+    assert re.match(problem, found)
+    assert "secret" not in found
+
+
+def test_a_proxy_leads_nowhere_on_this_machine(site: Path) -> None:
+    lines = 'proxy = "http://proxy:3128"'
+    assert problems(site, with_target(lines, "http://127.0.0.1:1080/files/")) == (
+        "target: a proxy leads to https addresses only",
     )
