@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from dockd.demo.proxy import Pace, Proxy
+from dockd.demo.proxy import Connection, Direction, Pace, Proxy
 
 FAST_BYTES_S = 1e12
 
@@ -113,13 +113,62 @@ async def test_the_rate_holds_bytes_back() -> None:
         loop = asyncio.get_running_loop()
         begin_s = loop.time()
         await ask(proxy.port, bytes(400_000))
-        # All blocks but the last wait for those before them: at least 334,464 bytes at 20 MB/s.
-        assert loop.time() - begin_s > 0.016
+        # All blocks but the last wait for those before them: at least 334,464 bytes at 20 MB/s, less
+        # what the first may be late.
+        assert loop.time() - begin_s > 0.016 - Pace.LATE_S
+
+
+async def test_a_delay_holds_every_byte_back_both_ways() -> None:
+    async with echo_server() as upstream, Proxy(upstream, delay_s=0.01) as proxy:
+        loop = asyncio.get_running_loop()
+        begin_s = loop.time()
+        data = bytes(range(256)) * 4096
+        assert await ask(proxy.port, data) == data
+        # The handshake and the echo, each there and back.
+        assert loop.time() - begin_s >= 0.04
+
+
+async def test_what_carries_may_do_as_it_likes() -> None:
+    async def shout(connection: Connection, direction: Direction, block: bytes) -> None:
+        await connection.send(direction, block.upper() if direction is Direction.ANSWERS else block)
+
+    async with echo_server() as upstream, Proxy(upstream, carry=shout) as proxy:
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        writer.write(b"hello")
+        assert await reader.readexactly(5) == b"HELLO"
+        writer.close()
+
+
+@pytest.mark.parametrize("stuck", Direction)
+async def test_a_connection_that_stands_still_ends_with_the_proxy(stuck: Direction) -> None:
+    async def stall(connection: Connection, direction: Direction, block: bytes) -> None:
+        if direction is stuck:
+            await asyncio.Event().wait()
+        await connection.send(direction, block)
+
+    async with echo_server() as upstream:
+        async with Proxy(upstream, carry=stall) as proxy:
+            reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+            writer.write(b"hello")
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.02):
+                    await reader.read(1)
+        with pytest.raises(ConnectionResetError):
+            await reader.read(1)
+        writer.close()
 
 
 def test_the_pace_is_the_rate_and_idle_time_earns_nothing() -> None:
     pace = Pace(1000)
-    assert [pace.reserve(100, now_s=5.0) for _ in range(3)] == pytest.approx([0.0, 0.1, 0.2])
-    assert pace.reserve(100, now_s=5.2) == pytest.approx(0.1)
+    assert [pace.reserve(100, now_s=5.0) for _ in range(3)] == pytest.approx([0.0, 0.095, 0.195])
+    assert pace.reserve(100, now_s=5.2) == pytest.approx(0.095)
     assert pace.reserve(100, now_s=60.0) == 0.0
-    assert pace.reserve(100, now_s=60.0) == pytest.approx(0.1)
+    assert pace.reserve(100, now_s=60.0) == pytest.approx(0.095)
+
+
+def test_turns_taken_a_little_late_lose_nothing() -> None:
+    pace = Pace(1000)
+    now_s = 5.0
+    for _ in range(1000):
+        now_s += pace.reserve(1, now_s) + 0.0009
+    assert now_s == pytest.approx(6.0, abs=0.01)
