@@ -192,6 +192,12 @@ class ReceiptInvalidError(DockdError):
     )
 
 
+class ReceiptKeyUnknownError(ReceiptInvalidError):
+    """A receipt is signed with a key that is neither pinned nor, as far as known, a successor of one."""
+
+    retry = Retry.SOON
+
+
 class ManifestInvalidError(DockdError):
     """A manifest is not well formed, or not signed by the key it must be signed by."""
 
@@ -240,6 +246,12 @@ class ListenRefusedError(StoreError):
     """The store was asked to listen where it would be open to others without protection."""
 
     advice = "Use a loopback address (127.0.0.1 or ::1) and put a TLS proxy in front."
+
+
+class EnrolmentError(DockdError):
+    """A dock could not be enrolled at a store, or does not get its certificate renewed."""
+
+    advice = "Mend what it names and try again; docs/enrolment.md has the steps. Nothing is lost."
 
 
 class AlreadyRunningError(DockdError):

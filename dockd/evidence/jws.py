@@ -52,6 +52,15 @@ def verify(text: str, typ: str, key: VerifyingKey | None) -> bytes:
     return payload
 
 
+def named_key(text: str) -> str | None:
+    """Return the id of the key that a JWS says it is signed with; None when it says nothing."""
+    try:
+        named = _JWS.get_unverified_header(text.split(".", maxsplit=1)[0] + "..").get("kid")
+    except (jwt.InvalidTokenError, RecursionError):
+        return None
+    return named if isinstance(named, str) else None
+
+
 def unverified_payload(text: str) -> bytes:
     """Return what a JWS says without asking who signed it. Raises :class:`JwsError`."""
     try:
