@@ -8,7 +8,7 @@ config.example.toml explains each key to people.
 
 import ipaddress
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -26,6 +27,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from dockd.core.errors import ConfigError, KeyFileError
+from dockd.core.model import Confirm
 from dockd.evidence.certificates import check_identity, load_certificates, read_secret
 from dockd.evidence.keys import load_verifying_key
 
@@ -70,6 +72,30 @@ def _secret(path: Path) -> Path:
     except KeyFileError as error:
         raise ValueError(str(error)) from None
     return path
+
+
+def _known_confirm(value: object) -> Confirm:
+    try:
+        return Confirm(value)
+    except ValueError:
+        raise ValueError(
+            'must be "receipt" (the store signs for what it holds) or "readback" (the dock fetches'
+            " and hashes what the target holds): nothing weaker may erase a camera"
+        ) from None
+
+
+def needed_for(confirm: Confirm) -> Callable[[Path | None, ValidationInfo], Path | None]:
+    """Return a check of a key's file that one way of confirming needs, and no other may name."""
+
+    def check(path: Path | None, info: ValidationInfo) -> Path | None:
+        chosen = info.data.get("confirm")
+        if path is None and chosen is confirm:
+            raise ValueError("is missing")
+        if path is not None and chosen not in (confirm, None):
+            raise ValueError(f'confirm = "{chosen}" never uses it; take one of the two away')
+        return path
+
+    return check
 
 
 def _printable(text: str) -> str:
@@ -123,6 +149,7 @@ PORT_PATTERN = r"^[0-9]+-[0-9]+(\.[0-9]+)*$"
 
 _Path = Annotated[Path, Field(strict=False), AfterValidator(_from_base)]
 _Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_printable)]
+ConfirmKey = Annotated[Confirm, BeforeValidator(_known_confirm)]
 
 
 class Table(BaseModel):
@@ -141,6 +168,7 @@ class DockConfig(Table):
 class TargetConfig(Table):
     """``[target]``: the store, the way to it, and the key its receipts must be signed with.
 
+    With ``confirm`` readback the target signs nothing: the dock's own key does, and none is named here.
     ``stall_timeout_s`` is how long a request may go without any progress.
     """
 
@@ -149,7 +177,12 @@ class TargetConfig(Table):
         tuple[Annotated[str, AfterValidator(_target_url)], ...], Field(strict=False, max_length=8)
     ] = ()
     store_id: _Name
-    receipt_key: Annotated[_Path, AfterValidator(_verifying_key)]
+    confirm: ConfirmKey = Confirm.RECEIPT
+    receipt_key: Annotated[
+        Annotated[_Path, AfterValidator(_verifying_key)] | None,
+        AfterValidator(needed_for(Confirm.RECEIPT)),
+        Field(validate_default=True),
+    ] = None
     ca_file: Annotated[_Path, AfterValidator(_certificates)] | None = None
     certificate: Annotated[_Path, AfterValidator(_certificates)] | None = None
     private_key: Annotated[_Path, AfterValidator(_secret)] | None = None

@@ -31,7 +31,7 @@ from dockd.core.schedule import Limits
 from dockd.dispatch import Dispatcher
 from dockd.dock import Dock
 from dockd.evidence.custody import seal
-from dockd.evidence.keys import load_or_create_key, load_verifying_key
+from dockd.evidence.keys import VerifyingKey, load_or_create_key, load_verifying_key
 from dockd.evidence.receipts import ReceiptVerifier
 from dockd.ingest import Services
 from dockd.journal.durable import DirectoryLock, remove_leftovers
@@ -134,9 +134,7 @@ async def running_services(
     """Open journal, keys and target, and close them in order."""
     config = live.current
     key = load_or_create_key(paths.key)
-    verifier = ReceiptVerifier(
-        target_config.store_id, load_verifying_key(target_config.receipt_key)
-    )
+    verifier = receipt_verifier(target_config, key.public)
     clock = SystemClock()
     journal = await SqliteJournal.open(
         paths.journal,
@@ -160,6 +158,12 @@ async def running_services(
             )
     finally:
         await journal.close()
+
+
+def receipt_verifier(target: TargetConfig, dock_key: VerifyingKey) -> ReceiptVerifier:
+    """Return what accepts exactly the proof that the configuration chose. Raises KeyFileError."""
+    key = dock_key if target.receipt_key is None else load_verifying_key(target.receipt_key)
+    return ReceiptVerifier(target.store_id, key, target.confirm)
 
 
 def _limits(config: Config) -> Limits:

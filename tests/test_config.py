@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from dockd.config import Config, load_config
 from dockd.core.errors import ConfigError
+from dockd.core.model import Confirm
 from tests.certificates import Authority
 
 EXAMPLE = Path(__file__).parent.parent / "config.example.toml"
@@ -219,6 +220,32 @@ def test_the_receipt_key_is_an_ed25519_key(site: Path, content: bytes) -> None:
     found = problems(site, MINIMAL)
     assert len(found) == 1
     assert found[0].startswith("target.receipt_key: ")
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ('confirm = "readback"\n', None),
+        ('confirm = "receipt"\nreceipt_key = "key.pem"\n', None),
+        ("", "target.receipt_key: is missing"),
+        ('confirm = "readback"\nreceipt_key = "key.pem"\n', "never uses it"),
+        ('confirm = "checksum"\nreceipt_key = "key.pem"\n', "nothing weaker may erase a camera"),
+        ('confirm = "offset"\n', "nothing weaker may erase a camera"),
+        ("confirm = false\n", "nothing weaker may erase a camera"),
+    ],
+)
+def test_what_confirms_is_chosen_and_nothing_weaker(
+    site: Path, target: str, words: str | None
+) -> None:
+    """INV-1."""
+    text = MINIMAL.replace('receipt_key = "key.pem"\n', target)
+    if words is None:
+        config = load_config(write(site, text)).target
+        assert config is not None
+        assert (config.receipt_key is None) == (config.confirm is Confirm.READBACK)
+    else:
+        (problem,) = problems(site, text)
+        assert words in problem
 
 
 @pytest.mark.parametrize("name", [" 1", "1\n2", "x" * 101, "\x1b[31m"])

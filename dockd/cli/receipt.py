@@ -11,7 +11,7 @@ from dockd.core.errors import ReceiptInvalidError
 from dockd.core.model import ReceiptClaims
 from dockd.core.timestamps import to_rfc3339
 from dockd.evidence.keys import load_verifying_key
-from dockd.evidence.receipts import ReceiptVerifier, read_receipt
+from dockd.evidence.receipts import read_receipt
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -43,10 +43,9 @@ def verify(
         text = opened.read(_LARGEST_FILE_BYTES).decode("ascii", "backslashreplace").strip()
     trusted = load_verifying_key(key)
     try:
-        if store_id is None:
-            claims = read_receipt(text, trusted)
-        else:
-            claims = ReceiptVerifier(store_id, trusted).verify(text)
+        claims = read_receipt(text, trusted)
+        if store_id is not None:
+            _require("store", claims.issuer, store_id)
         if sha256 is not None:
             _require("digest", claims.sha256, sha256.lower())
         if file is not None:
@@ -71,6 +70,7 @@ def _require(what: str, found: str | int, wanted: str | int) -> None:
 def _print(claims: ReceiptClaims, *, as_json: bool) -> None:
     fields: dict[str, Any] = {
         "store": claims.issuer,
+        "confirmed_by": claims.confirm.value,
         "issued_at": to_rfc3339(claims.issued_at),
         "receipt": claims.receipt_id,
         "upload": claims.upload_id,

@@ -218,6 +218,15 @@ class Visit:
     hold_until: datetime | None = None
 
 
+class Confirm(StrEnum):
+    """What proves that a target holds footage. There is nothing weaker."""
+
+    RECEIPT = "receipt"
+    """The store's signed word, given after reading back what it holds."""
+    READBACK = "readback"
+    """The dock's own: it has fetched the bytes from a target that signs nothing, and hashed them."""
+
+
 @dataclass(frozen=True, slots=True)
 class ReceiptClaims:
     """What a verified receipt states; see docs/upload-target.md for the JWS that carries it."""
@@ -232,6 +241,7 @@ class ReceiptClaims:
     camera: str
     visit: str
     custody_head: str
+    confirm: Confirm = Confirm.RECEIPT
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,8 @@
 """Receipts: the store's signed statement that it holds, durably, these bytes.
 
+Of a target that signs nothing, the dock itself makes the statement once it has read the bytes back, and
+says so in the claim ``confirm``. Which of the two counts is pinned; one never stands in for the other.
+
 A receipt is a compact JWS (RFC 7515) of type ``dockd-receipt+jwt`` whose payload is a JWT claims set
 (RFC 7519). Claims that are not known are ignored (RFC 7519 section 4); those listed here must all
 be there and well formed. docs/upload-target.md is the contract for other stores.
@@ -13,7 +16,7 @@ from datetime import UTC, datetime
 from typing import TypeGuard, TypeVar
 
 from dockd.core.errors import ReceiptInvalidError
-from dockd.core.model import ReceiptClaims
+from dockd.core.model import Confirm, ReceiptClaims
 from dockd.core.wipe_gate import CLOCK_LEEWAY
 from dockd.evidence import jws as compact
 from dockd.evidence.keys import SigningKey, VerifyingKey
@@ -41,6 +44,8 @@ def sign_receipt(key: SigningKey, claims: ReceiptClaims) -> str:
         "visit": claims.visit,
         "custody_head": claims.custody_head,
     }
+    if claims.confirm is not Confirm.RECEIPT:
+        payload["confirm"] = claims.confirm.value
     return compact.sign(key, TYPE, json.dumps(payload, separators=(",", ":")).encode())
 
 
@@ -62,14 +67,19 @@ def read_receipt(text: str, key: VerifyingKey) -> ReceiptClaims:
 
 @dataclass(frozen=True, slots=True)
 class ReceiptVerifier:
-    """Verifies receipts against the pinned store: its id and its key."""
+    """Verifies receipts against what is pinned: the store's id, what confirms, and whose key signs."""
 
     store_id: str
     key: VerifyingKey
+    confirm: Confirm = Confirm.RECEIPT
 
     def verify(self, jws: str) -> ReceiptClaims:
         """Return what a receipt of the pinned store states; raises :class:`ReceiptInvalidError`."""
         claims = read_receipt(jws, self.key)
+        if claims.confirm is not self.confirm:
+            raise ReceiptInvalidError(
+                f"the receipt is by {claims.confirm}, and only {self.confirm} is accepted here"
+            )
         if claims.issuer != self.store_id:
             raise ReceiptInvalidError(
                 f"the receipt is from store {claims.issuer!r}, not {self.store_id!r}"
@@ -110,7 +120,17 @@ def _claims(payload: object) -> ReceiptClaims:
         camera=_claim(payload, "camera", _is_text),
         visit=_claim(payload, "visit", _is_text),
         custody_head=_claim(payload, "custody_head", _is_text),
+        confirm=_confirm(payload),
     )
+
+
+def _confirm(payload: dict[str, object]) -> Confirm:
+    """Return what the proof rests on: the store's word, unless the receipt says otherwise."""
+    if "confirm" not in payload:
+        return Confirm.RECEIPT
+    if payload["confirm"] != Confirm.READBACK:
+        raise ValueError("its claim 'confirm' is not well formed")
+    return Confirm.READBACK
 
 
 def _claim(

@@ -14,6 +14,7 @@ from dockd.cameras.discovery import find_devices
 from dockd.cameras.profiles import load_profiles
 from dockd.cameras.wiping import WipeAuthority
 from dockd.core.errors import ConfigError, DockdError
+from dockd.core.model import Confirm
 from dockd.evidence.keys import load_verifying_key
 from dockd.evidence.receipts import ReceiptVerifier
 from dockd.helper.actions import Actions
@@ -41,7 +42,8 @@ def main() -> None:
 def serve(config: HelperConfig, socket_path: str | None) -> None:
     """Serve until SIGTERM or SIGINT. Raises DockdError, OSError when it cannot begin."""
     user = pwd.getpwnam(config.user)
-    key = load_verifying_key(config.receipt_key)
+    key = load_verifying_key(config.proof_key)
+    verifier = ReceiptVerifier(config.store_id, key, config.confirm)
     ledger = Ledger(config.state_dir / "wipes")
     actions = Actions(
         Bays(
@@ -50,8 +52,9 @@ def serve(config: HelperConfig, socket_path: str | None) -> None:
             # A new context each time: libudev's are not for several threads.
             lambda: find_devices(pyudev.Context()),
         ),
-        # No key of the dock is pinned here: what counts is the store's word on the manifest's bytes.
-        WipeAuthority(config.dock, None, ReceiptVerifier(config.store_id, key)),
+        # Unless it confirms itself, no key of the dock is pinned: what counts is the store's word on
+        # the manifest's bytes.
+        WipeAuthority(config.dock, key if config.confirm is Confirm.READBACK else None, verifier),
         ledger,
         (user.pw_uid, user.pw_gid),
         lambda: datetime.now(UTC),

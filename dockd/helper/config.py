@@ -14,8 +14,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from dockd.config import Table, problems_of
+from dockd.config import ConfirmKey, Table, needed_for, problems_of
 from dockd.core.errors import ConfigError, KeyFileError
+from dockd.core.model import Confirm
 from dockd.evidence.keys import load_verifying_key
 
 DEFAULT_PATH = Path("/etc/dockd/helper.toml")
@@ -45,6 +46,7 @@ def _verifying_key(path: Path) -> Path:
 
 _Path = Annotated[Path, Field(strict=False), AfterValidator(_absolute)]
 _Name = Annotated[str, Field(min_length=1, max_length=100)]
+_KeyFile = Annotated[_Path, AfterValidator(_verifying_key)]
 
 
 class HelperBay(Table):
@@ -57,16 +59,35 @@ class HelperBay(Table):
 class HelperConfig(Table):
     """The whole file. ``user`` is whose requests are heard, besides root's.
 
-    ``state_dir`` keeps the ledger of wipes under way.
+    Exactly one key decides what may be erased: the store's ``receipt_key``, or with ``confirm``
+    readback the public ``dock_key``. ``state_dir`` keeps the ledger of wipes under way.
     """
 
     dock: _Name
     store_id: _Name
-    receipt_key: Annotated[_Path, AfterValidator(_verifying_key)]
+    confirm: ConfirmKey = Confirm.RECEIPT
+    receipt_key: Annotated[
+        _KeyFile | None,
+        AfterValidator(needed_for(Confirm.RECEIPT)),
+        Field(validate_default=True),
+    ] = None
+    dock_key: Annotated[
+        _KeyFile | None,
+        AfterValidator(needed_for(Confirm.READBACK)),
+        Field(validate_default=True),
+    ] = None
     user: Annotated[str, AfterValidator(_user)] = "dockd"
     profiles_dir: _Path = Path("/etc/dockd/profiles.d")
     state_dir: _Path = Path("/var/lib/dockd-helper")
     bays: Annotated[tuple[HelperBay, ...], Field(alias="bay", strict=False)] = ()
+
+    @property
+    def proof_key(self) -> Path:
+        """The public key that must have signed every receipt."""
+        key = self.receipt_key or self.dock_key
+        if key is None:
+            raise ValueError("a configuration without a key was never loaded")
+        return key
 
 
 def load_helper_config(path: Path) -> HelperConfig:
@@ -83,7 +104,7 @@ def load_helper_config(path: Path) -> HelperConfig:
         problems += problems_of(error)
     if config is not None:
         problems += _named_twice(config)
-        for named in (config.receipt_key, config.state_dir, *_profile_files(config.profiles_dir)):
+        for named in (config.proof_key, config.state_dir, *_profile_files(config.profiles_dir)):
             problems += others_can_change(named)
     if config is None or problems:
         raise ConfigError(str(path), tuple(problems))

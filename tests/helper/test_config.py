@@ -14,6 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from dockd.core.errors import ConfigError
+from dockd.core.model import Confirm
 from dockd.evidence.keys import SigningKey
 from dockd.helper.config import load_helper_config, others_can_change
 
@@ -73,6 +74,41 @@ def test_every_problem_is_named_at_once(root_only: Path) -> None:
         "bay[3].port",
     ):
         assert words in found
+
+
+def write_readback(directory: Path) -> Path:
+    key = f'"{directory}/store.pem"'
+    return write(directory, confirm='"readback"', receipt_key="", dock_key=key)
+
+
+def test_readback_is_chosen_with_the_docks_key(root_only: Path) -> None:
+    path = write_readback(root_only)
+    config = load_helper_config(path)
+    assert (config.confirm, config.proof_key) == (Confirm.READBACK, root_only / "store.pem")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"confirm": '"readback"'}, 'receipt_key: confirm = "readback" never uses it'),
+        ({"confirm": '"readback"', "receipt_key": ""}, "dock_key: is missing"),
+        ({"receipt_key": ""}, "receipt_key: is missing"),
+        ({"dock_key": '"/etc/hostname"'}, "dock_key: "),
+        ({"confirm": '"checksum"'}, 'confirm: must be "receipt"'),
+    ],
+)
+def test_one_key_decides_and_it_fits_what_confirms(
+    root_only: Path, changes: dict[str, str], words: str
+) -> None:
+    """INV-1: nobody can take a key for the proof that is none."""
+    assert words in problems(write(root_only, **changes))
+
+
+def test_the_docks_key_is_roots_too(root_only: Path) -> None:
+    """INV-6: who could change it could erase."""
+    path = write_readback(root_only)
+    (root_only / "store.pem").chmod(0o664)
+    assert "store.pem is writable" in problems(path)
 
 
 def test_two_bays_cannot_share_a_port_or_a_name(root_only: Path) -> None:

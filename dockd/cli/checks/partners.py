@@ -10,8 +10,9 @@ from dockd.cameras.helper_client import HelperClient
 from dockd.cli.checks import Finding, Level
 from dockd.config import Config, TargetConfig
 from dockd.core.errors import ConfigError, TargetError
-from dockd.core.model import TargetProperties
-from dockd.evidence.keys import load_verifying_key
+from dockd.core.model import Confirm, TargetProperties
+from dockd.daemon import StatePaths
+from dockd.evidence.keys import load_verifying_key, public_key_path
 from dockd.helper.config import HelperConfig, load_helper_config
 from dockd.ops.status import DaemonNotRunningError, ask_status
 from dockd.target.tus import TusTarget
@@ -39,7 +40,10 @@ def check_store(target: TargetConfig) -> Iterator[Finding]:
         advice = "Cameras wait meanwhile, and nothing is erased. Check the network and the store."
         yield Finding("store", Level.FAIL, words, advice)
         return
-    if not offered.receipts:
+    if target.confirm is Confirm.READBACK:
+        words = f"{target.url} answers; what it holds is read back, because it signs nothing"
+        yield Finding("store", Level.OK, words)
+    elif not offered.receipts:
         advice = "Nothing it takes is ever proved, so nothing is erased. Use a store with receipts."
         yield Finding("store", Level.FAIL, f"{target.url} gives no receipts", advice)
     elif offered.store_id is not None and offered.store_id != target.store_id:
@@ -88,16 +92,24 @@ def check_helper_config(file: Path, config: Config) -> Iterator[Finding]:
         yield Finding(check, Level.OK, f"{file} agrees with the dock's")
 
 
+def _proof_differences(helper: HelperConfig, target: TargetConfig, dock_key: Path) -> Iterator[str]:
+    if helper.confirm is not target.confirm:
+        yield f"footage is confirmed by {target.confirm}, for the helper by {helper.confirm}"
+        return
+    ours = load_verifying_key(target.receipt_key or public_key_path(dock_key)).key_id
+    theirs = load_verifying_key(helper.proof_key).key_id
+    if ours != theirs:
+        whose = "dock's" if target.receipt_key is None else "store's receipt"
+        yield f"the {whose} key is {ours}, for the helper {theirs}"
+
+
 def _differences(helper: HelperConfig, config: Config) -> Iterator[str]:
     if helper.dock != config.dock.name:
         yield f"the dock is {config.dock.name}, for the helper {helper.dock}"
     if config.target is not None:
         if helper.store_id != config.target.store_id:
             yield f"the store is {config.target.store_id}, for the helper {helper.store_id}"
-        ours = load_verifying_key(config.target.receipt_key).key_id
-        theirs = load_verifying_key(helper.receipt_key).key_id
-        if ours != theirs:
-            yield f"the store's receipt key is {ours}, for the helper {theirs}"
+        yield from _proof_differences(helper, config.target, StatePaths(config.dock.state_dir).key)
     if helper.profiles_dir != config.cameras.profiles_dir:
         yield f"profiles are in {config.cameras.profiles_dir}, for the helper {helper.profiles_dir}"
     ports = {bay.name: bay.port for bay in helper.bays}
