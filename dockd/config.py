@@ -9,6 +9,7 @@ config.example.toml explains each key to people.
 import ipaddress
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,6 +21,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    InstanceOf,
     ValidationError,
     ValidationInfo,
     model_validator,
@@ -28,6 +30,7 @@ from pydantic_core import ErrorDetails
 
 from dockd.core.errors import ConfigError, KeyFileError
 from dockd.core.model import Confirm
+from dockd.core.timetable import Timetable, check_rate
 from dockd.evidence.certificates import check_identity, load_certificates, read_secret
 from dockd.evidence.keys import load_verifying_key
 
@@ -145,6 +148,14 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def _timetable(value: object) -> Timetable:
+    if isinstance(value, Timetable):
+        return value
+    if not isinstance(value, dict):
+        raise ValueError('must be a table with lines like "Mon-Fri 07:00-19:00" = 20')  # noqa: TRY004 - pydantic
+    return Timetable.parse(value)
+
+
 PORT_PATTERN = r"^[0-9]+-[0-9]+(\.[0-9]+)*$"
 
 _Path = Annotated[Path, Field(strict=False), AfterValidator(_from_base)]
@@ -221,10 +232,26 @@ class TargetConfig(Table):
 
 
 class UploadConfig(Table):
-    """``[upload]``: how many recordings are sent at once, in all and from one bay."""
+    """``[upload]``: how many recordings are sent at once, in all and from one bay, and how fast.
+
+    ``rate_mbit_s`` is the limit where no line of the timetable applies; without it there is none.
+    """
 
     streams: Annotated[int, Field(ge=1, le=64)] = 8
     streams_per_bay: Annotated[int, Field(ge=1, le=64)] = 8
+    rate_mbit_s: Annotated[float, AfterValidator(check_rate)] | None = None
+    timetable: Annotated[InstanceOf[Timetable], BeforeValidator(_timetable)] = Timetable()
+
+    @property
+    def rates(self) -> Timetable:
+        """The timetable, with what holds outside its lines."""
+        return replace(self.timetable, otherwise_mbit_s=self.rate_mbit_s)
+
+    @model_validator(mode="after")
+    def _sends_at_some_time(self) -> "UploadConfig":
+        if not self.rates.ever_sends:
+            raise ValueError("nothing would ever be sent: every rate is 0")
+        return self
 
 
 class CamerasConfig(Table):
