@@ -11,6 +11,7 @@ from dockd.cameras.profiles import load_profiles
 from dockd.cameras.udev_rules import udev_rules
 from dockd.core.lifecycle import MEANING, TABLE, WORK, BayState, diagram
 from dockd.ops.events import CATALOGUE, Event
+from tests.evidence.receipt_vectors import receipt_vectors
 
 ROOT = Path(__file__).parent.parent
 
@@ -84,6 +85,7 @@ def lifecycle() -> str:
 PAGES: Mapping[Path, Callable[[], str]] = {
     Path("docs/log-events.md"): log_events,
     Path("docs/lifecycle.md"): lifecycle,
+    Path("docs/receipt-vectors.json"): receipt_vectors,
     Path("udev_rules/60-dockd.rules"): lambda: udev_rules(load_profiles([])),
 }
 """What draws each page; paths start at the repository's root."""

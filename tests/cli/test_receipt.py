@@ -8,11 +8,19 @@ from typer.testing import CliRunner, Result
 from dockd.cli.receipt import app
 from dockd.core.errors import KeyFileError, ReceiptInvalidError
 
-VECTORS = Path(__file__).parents[1] / "evidence" / "vectors"
-KEY = VECTORS / "store-key.pub.pem"
-CASES = {
-    case["name"]: case for case in json.loads((VECTORS / "receipts.json").read_text())["cases"]
-}
+VECTORS = json.loads((Path(__file__).parents[2] / "docs/receipt-vectors.json").read_text())
+CASES = {case["name"]: case for case in VECTORS["cases"]}
+
+
+@pytest.fixture(autouse=True)
+def key_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Go where the keys of the vectors are."""
+    for name, key in VECTORS["keys"].items():
+        (tmp_path / f"{name}.pem").write_text(key["public_pem"])
+    monkeypatch.chdir(tmp_path)
+
+
+KEY = Path("store.pem")
 
 
 @pytest.fixture
@@ -44,6 +52,15 @@ def test_json_has_every_claim(receipt: Path) -> None:
     assert fields["valid"] is True
     assert fields["issued_at"] == "2026-01-01T00:00:00.000000Z"
     assert (fields["store"], fields["size_bytes"], fields["camera"]) == ("store-1", 7, "camera-1")
+    assert fields["confirmed_by"] == "receipt"
+
+
+def test_a_docks_own_receipt_says_what_it_is(tmp_path: Path) -> None:
+    """INV-1: nobody takes it for the store's word."""
+    receipt = write(tmp_path, "valid, by readback")
+    assert verify(receipt, "--key", KEY).exit_code != 0
+    fields = json.loads(verify(receipt, "--key", "dock.pem", "--json").stdout)
+    assert fields["confirmed_by"] == "readback"
 
 
 def test_recording_and_digest_that_fit(tmp_path: Path, receipt: Path) -> None:

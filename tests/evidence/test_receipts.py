@@ -10,12 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dockd.core.errors import ReceiptInvalidError
-from dockd.core.model import ReceiptClaims
-from dockd.evidence.keys import SigningKey, load_verifying_key
+from dockd.core.model import Confirm, ReceiptClaims
+from dockd.evidence.keys import SigningKey, verifying_key_from_jwk
 from dockd.evidence.receipts import ReceiptVerifier, prove, sign_receipt
 
-VECTORS = Path(__file__).parent / "vectors"
-RECEIPTS = json.loads((VECTORS / "receipts.json").read_text())
+VECTORS = json.loads((Path(__file__).parents[2] / "docs/receipt-vectors.json").read_text())
+KEYS = {
+    name: verifying_key_from_jwk({part: key["jwk"][part] for part in ("kty", "crv", "x")})
+    for name, key in VECTORS["keys"].items()
+}
 KEY = SigningKey(Ed25519PrivateKey.generate())
 ISSUED = datetime(2026, 1, 1, tzinfo=UTC)
 CLAIMS = ReceiptClaims(
@@ -39,23 +42,47 @@ PROVED: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("case", RECEIPTS["cases"], ids=lambda case: case["name"])
+def verifier_of(case: dict[str, Any]) -> ReceiptVerifier:
+    """Return what a verifier is that was told what the case says."""
+    pinned = case["pinned"]
+    return ReceiptVerifier(VECTORS["store_id"], KEYS[pinned["key"]], Confirm(pinned["confirm"]))
+
+
+@pytest.mark.parametrize("case", VECTORS["cases"], ids=lambda case: case["name"])
 def test_vector(case: dict[str, Any]) -> None:
     """INV-1: only a receipt that is right in every part verifies."""
-    key = load_verifying_key(VECTORS / "store-key.pub.pem")
-    verifier = ReceiptVerifier(RECEIPTS["store_id"], key)
+    verifier = verifier_of(case)
     if case["valid"]:
-        assert verifier.verify(case["jws"]).upload_id == RECEIPTS["claims"]["sub"]
+        claims = verifier.verify(case["jws"])
+        assert claims.upload_id == VECTORS["claims"]["sub"]
+        assert claims.confirm is verifier.confirm
     else:
         with pytest.raises(ReceiptInvalidError) as caught:
             verifier.verify(case["jws"])
         assert case["error"] in str(caught.value)
 
 
+def test_the_keys_are_those_that_their_names_say() -> None:
+    for name, key in VECTORS["keys"].items():
+        assert KEYS[name].key_id == key["kid"]
+        assert KEYS[name].pem().decode() == key["public_pem"]
+
+
+def test_a_sound_receipt_of_one_kind_is_none_of_the_other() -> None:
+    """INV-1: whatever key is pinned, a receipt never passes for the kind that it is not."""
+    valid = [case for case in VECTORS["cases"] if case["valid"]]
+    assert {case["pinned"]["confirm"] for case in valid} == set(Confirm)
+    for case in valid:
+        verifier = verifier_of(case)
+        (other,) = set(Confirm) - {verifier.confirm}
+        with pytest.raises(ReceiptInvalidError, match=f"by {verifier.confirm}, and only {other}"):
+            replace(verifier, confirm=other).verify(case["jws"])
+
+
 def test_vector_has_the_claims_it_says() -> None:
-    wire = RECEIPTS["claims"]
-    verifier = ReceiptVerifier("store-1", load_verifying_key(VECTORS / "store-key.pub.pem"))
-    assert verifier.verify(RECEIPTS["cases"][0]["jws"]) == ReceiptClaims(
+    wire = VECTORS["claims"]
+    verifier = ReceiptVerifier("store-1", KEYS["store"])
+    assert verifier.verify(VECTORS["cases"][0]["jws"]) == ReceiptClaims(
         issuer=wire["iss"],
         issued_at=ISSUED,
         receipt_id=wire["jti"],
@@ -84,10 +111,12 @@ def test_vector_has_the_claims_it_says() -> None:
         camera=st.text(max_size=50),
         visit=st.text(max_size=50),
         custody_head=st.text(max_size=64),
+        confirm=st.sampled_from(Confirm),
     )
 )
 def test_claims_come_back_as_they_were_signed(claims: ReceiptClaims) -> None:
-    assert ReceiptVerifier("store-1", KEY.public).verify(sign_receipt(KEY, claims)) == claims
+    verifier = ReceiptVerifier("store-1", KEY.public, claims.confirm)
+    assert verifier.verify(sign_receipt(KEY, claims)) == claims
 
 
 @given(position=st.integers(0), character=st.characters(codec="ascii"))
