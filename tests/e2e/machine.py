@@ -31,6 +31,7 @@ HUB_PORTS = tuple(f"1.{number}" for number in range(1, 9))
 """The ports of the hub, as QEMU names them; the guest's kernel calls them ``1-1.1`` to ``1-1.8``."""
 
 _COMMAND_WITHIN_S = 120.0
+_LOOK_EVERY_S = 0.1
 _START_WITHIN_S = 20.0
 
 
@@ -126,7 +127,7 @@ class Machine:
         while (ran := self.run(command)).code != 0:
             if time.monotonic() > deadline:
                 raise MachineError(f"not within {within_s:.0f} s: {what}:\n{ran.output}")
-            time.sleep(0.5)
+            time.sleep(_LOOK_EVERY_S)
 
     def send(self, files: Mapping[str, bytes], *, mode: int = 0o644) -> None:
         """Write files into the guest, as root, by their absolute paths."""
@@ -164,24 +165,20 @@ class Machine:
         *,
         serial: str,
         bytes_per_s: int | None = None,
-        requests_per_s: int | None = None,
         bad_sectors: Iterable[int] = (),
     ) -> str:
         """Plug a USB disk into a port; return the name to unplug it by.
 
-        With ``bytes_per_s`` it is a slow card, with ``requests_per_s`` one that is slow with every
-        small thing; ``bad_sectors`` (of 512 bytes) cannot be read.
+        With ``bytes_per_s`` it is a slow card; ``bad_sectors`` (of 512 bytes) cannot be read.
         """
         name = f"usb{next(self._numbers)}"
         medium: dict[str, Any] = {"driver": "file", "filename": str(image)}
         faults = [{"event": "none", "iotype": "read", "sector": one} for one in bad_sectors]
         if faults:
             medium = {"driver": "blkdebug", "image": medium, "inject-error": faults}
-        limits = {"bps-total": bytes_per_s, "iops-total": requests_per_s}
-        if limits := {what: limit for what, limit in limits.items() if limit is not None}:
-            group = {"qom-type": "throttle-group", "id": f"{name}-speed"}
-            self._qmp.execute("object-add", **group, limits=limits)
-            medium = {"driver": "throttle", "throttle-group": f"{name}-speed", "file": medium}
+        speed = {"qom-type": "throttle-group", "id": f"{name}-speed"}
+        self._qmp.execute("object-add", **speed, limits={"bps-total": bytes_per_s or 0})
+        medium = {"driver": "throttle", "throttle-group": speed["id"], "file": medium}
         self._qmp.execute("blockdev-add", **{"driver": "raw", "node-name": name}, file=medium)
         self._plugged[name] = True
         return self.plug_device("usb-storage", port, name=name, drive=name, serial=serial)
@@ -194,6 +191,15 @@ class Machine:
         )
         self._plugged.setdefault(name, False)
         return name
+
+    def slow_down(self, name: str, requests_per_s: int) -> None:
+        """Make a plugged USB disk one that takes its time over every request, however small."""
+        self._qmp.execute(
+            "qom-set",
+            path=f"/objects/{name}-speed",
+            property="limits",
+            value={"iops-total": requests_per_s},
+        )
 
     def unplug(self, name: str) -> None:
         """Pull a USB device out, whatever it is doing; its image file is then free."""
