@@ -42,8 +42,7 @@ def main() -> None:
 def serve(config: HelperConfig, socket_path: str | None) -> None:
     """Serve until SIGTERM or SIGINT. Raises DockdError, OSError when it cannot begin."""
     user = pwd.getpwnam(config.user)
-    key = load_verifying_key(config.proof_key)
-    verifier = ReceiptVerifier(config.store_id, key, config.confirm)
+    authority = wipe_authority(config)
     ledger = Ledger(config.state_dir / "wipes")
     actions = Actions(
         Bays(
@@ -52,9 +51,7 @@ def serve(config: HelperConfig, socket_path: str | None) -> None:
             # A new context each time: libudev's are not for several threads.
             lambda: find_devices(pyudev.Context()),
         ),
-        # Unless it confirms itself, no key of the dock is pinned: what counts is the store's word on
-        # the manifest's bytes.
-        WipeAuthority(config.dock, key if config.confirm is Confirm.READBACK else None, verifier),
+        authority,
         ledger,
         (user.pw_uid, user.pw_gid),
         lambda: datetime.now(UTC),
@@ -66,11 +63,22 @@ def serve(config: HelperConfig, socket_path: str | None) -> None:
         version=__version__,
         dock=config.dock,
         store=config.store_id,
-        receipt_key=key.key_id,
+        receipt_key=authority.verifier.key.key_id,
         bays=actions.bays,
         unfinished=sum(1 for _ in ledger.entries()),
     )
     server.run()
+
+
+def wipe_authority(config: HelperConfig) -> WipeAuthority:
+    """Return by whose word the helper erases. Raises KeyFileError.
+
+    Only where the dock itself confirms is its key at hand, and manifests must be by it, too. Otherwise
+    the store's word on the manifest's bytes is what counts.
+    """
+    key = load_verifying_key(config.proof_key)
+    verifier = ReceiptVerifier(config.store_id, key, config.confirm)
+    return WipeAuthority(config.dock, key if config.confirm is Confirm.READBACK else None, verifier)
 
 
 def _arguments() -> argparse.Namespace:

@@ -21,6 +21,7 @@ from dockd.cameras.wiping import prove_and_erase
 from dockd.core.errors import CameraGoneError, ManifestInvalidError
 from dockd.core.model import (
     Camera,
+    Confirm,
     IdentifiedBy,
     Listing,
     Presence,
@@ -131,6 +132,12 @@ def test_proved_files_are_erased_and_directories_stay(bench: Bench) -> None:
     )
 
 
+def test_what_was_read_back_is_erased_where_that_was_chosen(bench: Bench) -> None:
+    bench.proofs.confirm = Confirm.READBACK
+    assert bench.require_report(bench.wipe()).verified
+    assert bench.files() == {}
+
+
 # Refusals
 
 Spoil = Callable[[Bench], None]
@@ -236,6 +243,35 @@ def with_a_shared_receipt(bench: Bench) -> None:
     bench.request = bench.proofs.request(PRESENCE, bench.proofs.manifest(CAMERA, *entries))
 
 
+def with_a_readback_where_the_store_must_sign(bench: Bench) -> None:
+    other_receipt(bench, key=bench.proofs.dock_key, confirm=Confirm.READBACK)
+
+
+def with_a_readback_by_the_store_itself(bench: Bench) -> None:
+    other_receipt(bench, confirm=Confirm.READBACK)
+
+
+def with_a_manifest_that_was_only_read_back(bench: Bench) -> None:
+    request = bench.proofs.request_for(PRESENCE, CONTENTS)
+    receipt = bench.proofs.receipt(request.manifest.encode(), CAMERA, confirm=Confirm.READBACK)
+    bench.request = replace(request, manifest_receipt=receipt)
+
+
+def with_a_stores_receipt_where_readback_is_pinned(bench: Bench) -> None:
+    bench.proofs.confirm = Confirm.READBACK
+    other_receipt(bench, key=bench.proofs.store_key, confirm=Confirm.RECEIPT)
+
+
+def with_a_plain_receipt_by_the_dock_where_readback_is_pinned(bench: Bench) -> None:
+    bench.proofs.confirm = Confirm.READBACK
+    other_receipt(bench, confirm=Confirm.RECEIPT)
+
+
+def with_a_readback_by_another_dock(bench: Bench) -> None:
+    bench.proofs.confirm = Confirm.READBACK
+    other_receipt(bench, key=SigningKey(Ed25519PrivateKey.generate()))
+
+
 def with_a_reason_against_it(bench: Bench) -> None:
     replaced_entry(bench, FIRST, blocks_wipe="the camera's own checksum differs")
 
@@ -273,6 +309,12 @@ def during_the_hold(bench: Bench) -> None:
         (12, with_a_shared_receipt),
         (13, with_a_reason_against_it),
         (14, with_a_manifest_that_has_no_receipt),
+        (7, with_a_readback_where_the_store_must_sign),
+        (7, with_a_readback_by_the_store_itself),
+        (14, with_a_manifest_that_was_only_read_back),
+        (7, with_a_stores_receipt_where_readback_is_pinned),
+        (7, with_a_plain_receipt_by_the_dock_where_readback_is_pinned),
+        (7, with_a_readback_by_another_dock),
         (15, during_the_hold),
     ],
     ids=lambda value: getattr(value, "__name__", value),

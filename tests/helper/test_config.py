@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from dockd.core.errors import ConfigError
 from dockd.core.model import Confirm
-from dockd.evidence.keys import SigningKey
+from dockd.evidence.keys import SigningKey, load_verifying_key
+from dockd.helper.__main__ import wipe_authority
 from dockd.helper.config import load_helper_config, others_can_change
 
 
@@ -85,6 +86,20 @@ def test_readback_is_chosen_with_the_docks_key(root_only: Path) -> None:
     path = write_readback(root_only)
     config = load_helper_config(path)
     assert (config.confirm, config.proof_key) == (Confirm.READBACK, root_only / "store.pem")
+    authority = wipe_authority(config)
+    assert authority.manifest_key == authority.verifier.key == load_verifying_key(config.proof_key)
+    assert authority.verifier.confirm is Confirm.READBACK
+
+
+def test_by_default_only_the_stores_receipts_count(root_only: Path) -> None:
+    """INV-1."""
+    authority = wipe_authority(load_helper_config(write(root_only)))
+    assert (authority.dock, authority.manifest_key) == ("dock-1", None)
+    assert authority.verifier.key == load_verifying_key(root_only / "store.pem")
+    assert (authority.verifier.store_id, authority.verifier.confirm) == (
+        "store-1",
+        Confirm.RECEIPT,
+    )
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from dockd.core.errors import (
     HelperError,
     ManifestInvalidError,
 )
-from dockd.core.model import Camera, IdentifiedBy, Presence, WipeReport, WipeRequest
+from dockd.core.model import Camera, Confirm, IdentifiedBy, Presence, WipeReport, WipeRequest
 from dockd.core.wipe_gate import WipeRefused
 from dockd.evidence.keys import SigningKey
 from dockd.evidence.manifests import sign_manifest
@@ -208,6 +208,21 @@ def held(rig: Rig) -> WipeRequest:
     return replace(rig.request(), hold_until=START + timedelta(hours=1))
 
 
+def readback_where_the_store_must_sign(rig: Rig) -> WipeRequest:
+    receipt = rig.proofs.receipt(
+        loops.CONTENTS[FIRST], loops.CAMERA, key=rig.proofs.dock_key, confirm=Confirm.READBACK
+    )
+    return with_first(rig, receipt=receipt)
+
+
+def stores_receipt_where_readback_is_pinned(rig: Rig) -> WipeRequest:
+    rig.proofs.confirm = Confirm.READBACK
+    receipt = rig.proofs.receipt(
+        loops.CONTENTS[FIRST], loops.CAMERA, key=rig.proofs.store_key, confirm=Confirm.RECEIPT
+    )
+    return with_first(rig, receipt=receipt)
+
+
 REFUSALS: list[tuple[int, Callable[[Rig], WipeRequest]]] = [
     (7, no_receipt),
     (7, forged_receipt),
@@ -219,6 +234,8 @@ REFUSALS: list[tuple[int, Callable[[Rig], WipeRequest]]] = [
     (5, file_added),
     (6, file_changed),
     (15, held),
+    (7, readback_where_the_store_must_sign),
+    (7, stores_receipt_where_readback_is_pinned),
 ]
 
 
@@ -229,7 +246,8 @@ def test_a_refusal_leaves_every_byte_of_the_medium(
 ) -> None:
     rig.method = method
     before = rig.camera.content()
-    outcome = serve(rig.actions()).wipe(BAY, make(rig), never)
+    request = make(rig)
+    outcome = serve(rig.actions()).wipe(BAY, request, never)
     assert isinstance(outcome, WipeRefused)
     assert check in {reason.check for reason in outcome.reasons}
     assert rig.camera.content() == before

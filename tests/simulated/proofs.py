@@ -9,7 +9,14 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from dockd.cameras.wiping import WipeAuthority
-from dockd.core.model import Manifest, ManifestEntry, Presence, ReceiptClaims, WipeRequest
+from dockd.core.model import (
+    Confirm,
+    Manifest,
+    ManifestEntry,
+    Presence,
+    ReceiptClaims,
+    WipeRequest,
+)
 from dockd.evidence.keys import SigningKey
 from dockd.evidence.manifests import sign_manifest
 from dockd.evidence.receipts import ReceiptVerifier, sign_receipt
@@ -36,19 +43,28 @@ class ManualClock:
 
 @dataclass(slots=True)
 class Proofs:
-    """A dock and a store that have proved all they are shown."""
+    """A dock and a store that have proved all they are shown.
+
+    With ``confirm`` readback it is the dock that signs, for a store that cannot.
+    """
 
     dock: str = "dock-1"
     store_id: str = "store-1"
     visit: str = "visit-1"
     dock_key: SigningKey = field(default_factory=lambda: SigningKey(Ed25519PrivateKey.generate()))
     store_key: SigningKey = field(default_factory=lambda: SigningKey(Ed25519PrivateKey.generate()))
+    confirm: Confirm = Confirm.RECEIPT
     _receipts: int = 0
+
+    @property
+    def proof_key(self) -> SigningKey:
+        """Whose receipts count."""
+        return self.store_key if self.confirm is Confirm.RECEIPT else self.dock_key
 
     @property
     def authority(self) -> WipeAuthority:
         """By whom this dock wipes."""
-        verifier = ReceiptVerifier(self.store_id, self.store_key.public)
+        verifier = ReceiptVerifier(self.store_id, self.proof_key.public, self.confirm)
         return WipeAuthority(self.dock, self.dock_key.public, verifier)
 
     def receipt(
@@ -67,8 +83,9 @@ class Proofs:
             camera=camera,
             visit=self.visit,
             custody_head="0" * 64,
+            confirm=self.confirm,
         )
-        return sign_receipt(key or self.store_key, replace(claims, **changes))
+        return sign_receipt(key or self.proof_key, replace(claims, **changes))
 
     def entry(self, path: bytes, content: bytes, camera: str, **changes: Any) -> ManifestEntry:
         """Return a manifest's entry for a recording that the store holds."""
