@@ -109,11 +109,19 @@ def load_verifying_key(path: Path) -> VerifyingKey:
     except OSError as error:
         raise KeyFileError(f"{path}: {error.strerror}") from error
     try:
+        return parse_verifying_key(pem)
+    except ValueError as error:
+        raise KeyFileError(f"{path}: {error}") from error
+
+
+def parse_verifying_key(pem: bytes) -> VerifyingKey:
+    """Read a public key (SubjectPublicKeyInfo PEM). Raises ValueError."""
+    try:
         public = serialization.load_pem_public_key(pem)
     except ValueError as error:
-        raise KeyFileError(f"{path}: not a public key in PEM") from error
+        raise ValueError("not a public key in PEM") from error
     if not isinstance(public, Ed25519PublicKey):
-        raise KeyFileError(f"{path}: not an Ed25519 key")
+        raise ValueError("not an Ed25519 key")  # noqa: TRY004 (a fault of the data)
     return VerifyingKey(public)
 
 

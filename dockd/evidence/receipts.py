@@ -10,16 +10,16 @@ be there and well formed. docs/upload-target.md is the contract for other stores
 
 import json
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TypeGuard, TypeVar
 
-from dockd.core.errors import ReceiptInvalidError
+from dockd.core.errors import ReceiptInvalidError, ReceiptKeyUnknownError
 from dockd.core.model import Confirm, ReceiptClaims
 from dockd.core.wipe_gate import CLOCK_LEEWAY
 from dockd.evidence import jws as compact
 from dockd.evidence.keys import SigningKey, VerifyingKey
+from dockd.evidence.succession import follow
 
 TYPE = "dockd-receipt+jwt"
 
@@ -65,17 +65,55 @@ def read_receipt(text: str, key: VerifyingKey) -> ReceiptClaims:
         raise ReceiptInvalidError(f"the receipt does not verify: {error}") from error
 
 
-@dataclass(frozen=True, slots=True)
 class ReceiptVerifier:
-    """Verifies receipts against what is pinned: the store's id, what confirms, and whose key signs."""
+    """Verifies receipts against what is pinned: the store's id, what confirms, and whose key signs.
 
-    store_id: str
-    key: VerifyingKey
-    confirm: Confirm = Confirm.RECEIPT
+    ``key`` is the pinned key. Its successors count as well, as far as ``statements`` prove them.
+    """
+
+    def __init__(
+        self,
+        store_id: str,
+        key: VerifyingKey,
+        confirm: Confirm = Confirm.RECEIPT,
+        statements: Sequence[str] = (),
+    ) -> None:
+        """Build. Raises :class:`ReceiptInvalidError` for unsound statements."""
+        self.store_id = store_id
+        self.key = key
+        self.confirm = confirm
+        self.statements: tuple[str, ...] = ()
+        self._keys = {key.key_id: key}
+        self.learn(statements)
+
+    def learn(self, statements: Sequence[str]) -> bool:
+        """Take these statements about successors instead of those before; return whether that adds keys.
+
+        Raises :class:`ReceiptInvalidError` for unsound ones, which change nothing. A key that was proved
+        once stays: a store that was restored from a backup may have forgotten it.
+        """
+        if self.confirm is not Confirm.RECEIPT:
+            return False
+        chain = follow(statements, self.store_id, self.key)
+        new = {key.key_id: key for key in chain if key.key_id not in self._keys}
+        if new:
+            self._keys = self._keys | new
+            self.statements = tuple(statements)
+        return bool(new)
 
     def verify(self, jws: str) -> ReceiptClaims:
-        """Return what a receipt of the pinned store states; raises :class:`ReceiptInvalidError`."""
-        claims = read_receipt(jws, self.key)
+        """Return what a receipt of the pinned store states.
+
+        Raises :class:`ReceiptInvalidError`, and of that ReceiptKeyUnknownError when it is signed with a
+        key that is not known here: there may be a statement about it.
+        """
+        named = compact.named_key(jws)
+        try:
+            claims = read_receipt(jws, self._keys.get(named or "", self.key))
+        except ReceiptInvalidError as error:
+            if named is not None and named not in self._keys:
+                raise ReceiptKeyUnknownError(str(error)) from error
+            raise
         if claims.confirm is not self.confirm:
             raise ReceiptInvalidError(
                 f"the receipt is by {claims.confirm}, and only {self.confirm} is accepted here"

@@ -124,7 +124,15 @@ WIPE_REFUSED = Event(
 )  # fmt: skip
 WIPE_DONE = Event(
     "wipe.done", INFO, "Proved recordings were erased from the camera, and their absence checked.",
-    ("bay", "camera", "visit", "method", "tool", "wipe_level", "files", "bytes", "verified", "verification"),
+    (
+        "bay", "camera", "visit", "method", "tool", "wipe_level", "files", "bytes", "verified",
+        "verification", "resumed",
+    ),
+)  # fmt: skip
+WIPE_UNACKNOWLEDGED = Event(
+    "wipe.unacknowledged", WARNING,
+    "The helper could not be told that the end of a wipe is in the journal; it offers it again.",
+    ("visit", "reason"),
 )  # fmt: skip
 BAY_CROWDED = Event(
     "bay.crowded", WARNING, "A bay holds more than one camera; the others wait for the first to go.",
@@ -186,6 +194,30 @@ TARGET_UNAVAILABLE = Event(
 TARGET_BACK = Event(
     "target.back", INFO, "The target takes footage again, after being unavailable.", ("away_s",),
 )  # fmt: skip
+TARGET_ADDRESS = Event(
+    "target.address", INFO,
+    "The target is now reached at another of its addresses; the first one is tried again every few minutes.",
+    ("url", "before"),
+)  # fmt: skip
+TARGET_CLOCK_DIFFERS = Event(
+    "target.clock_differs", WARNING,
+    "The target's clock and this dock's are more than a minute apart; one is wrong. Logged once.",
+    ("dock_clock", "store_clock", "store_ahead_s"),
+)  # fmt: skip
+TARGET_FILES_RELOADED = Event(
+    "target.files_reloaded", INFO,
+    "Certificates, keys or the proxy's password have changed; new connections use them.", ("files",),
+)  # fmt: skip
+TARGET_FILES_REFUSED = Event(
+    "target.files_refused", WARNING,
+    "Certificates, keys or the proxy's password have changed and cannot be used; those before stay in force.",
+    ("files", "problem"),
+)  # fmt: skip
+TARGET_FILES_UNWATCHED = Event(
+    "target.files_unwatched", WARNING,
+    "The system does not tell of changes to these files, so they are only looked at every minute.",
+    ("files", "reason"),
+)  # fmt: skip
 
 # Logging itself
 
@@ -232,6 +264,22 @@ STORE_LOST = Event(
 STORE_STRAY = Event(
     "store.stray", WARNING, "Bytes that belong to no upload of the catalogue were put in quarantine.",
     ("name",),
+)  # fmt: skip
+
+# Rate and order
+
+UPLOAD_LIMIT = Event(
+    "upload.limit", INFO,
+    "Another limit of the rate is in force, by the timetable or the configuration; null is none.",
+    ("limit_mbit_s",),
+)  # fmt: skip
+UPLOAD_PAUSED = Event(
+    "upload.paused", INFO, "An upload stopped because nothing is to be sent now; it goes on later from there.",
+    ("recording", "url", "acknowledged_bytes", "why"),
+)  # fmt: skip
+UPLOAD_SEND_NOW = Event(
+    "upload.send_now", INFO, "Somebody asked for a camera, or a recording, to be sent before all others.",
+    ("bay", "camera", "visit", "recordings", "what"),
 )  # fmt: skip
 
 # Setting up
@@ -304,7 +352,7 @@ HELPER_WIPED = Event(
     "helper.wiped", INFO, "An erasing has ended, and this is what was done and checked.",
     (
         "bay", "camera", "visit", "method", "wipe_level", "tool", "files", "bytes", "preserved", "verified",
-        "verification",
+        "verification", "resumed",
     ),
 )  # fmt: skip
 HELPER_POWER = Event(
@@ -314,4 +362,51 @@ HELPER_LEDGER_UNREADABLE = Event(
     "helper.ledger_unreadable", ERROR,
     "An entry of the ledger of wipes cannot be read; its medium must be formatted by hand.",
     ("file", "error"),
+)  # fmt: skip
+
+# Enrolment: the store's side
+
+STORE_ENROLLED = Event(
+    "store.enrolled", INFO, "A dock was enrolled with its key, against a token.",
+    ("dock", "key", "address", "until"),
+)  # fmt: skip
+STORE_ENROLMENT_REFUSED = Event(
+    "store.enrolment_refused", WARNING,
+    "A dock was not enrolled. An unknown or used token may be a stolen one: look who is asking.",
+    ("dock", "key", "address", "reason"),
+)  # fmt: skip
+STORE_RENEWED = Event(
+    "store.renewed", INFO, "A dock's certificate was renewed.", ("dock", "key", "until"),
+)  # fmt: skip
+STORE_DOCK_REFUSED = Event(
+    "store.dock_refused", WARNING,
+    "A caller was turned away: no certificate, or that of an unknown or revoked dock, or one that has ended."
+    " Logged once a minute for each address and reason.",
+    ("address", "reason"),
+)  # fmt: skip
+STORE_CERTIFIED = Event(
+    "store.certified", INFO, "The store's own TLS certificate was renewed.", ("names",),
+)  # fmt: skip
+STORE_RECEIPT_KEY = Event(
+    "store.receipt_key", INFO, "The store signs with this receipt key from now on.", ("key",),
+)  # fmt: skip
+
+# Enrolment: the dock's side
+
+DOCK_CERTIFIED = Event(
+    "dock.certified", INFO, "The store has renewed this dock's certificate.", ("until",),
+)  # fmt: skip
+DOCK_NOT_CERTIFIED = Event(
+    "dock.not_certified", WARNING,
+    "This dock's certificate could not be renewed yet; tried again every hour. Until it ends all goes on.",
+    ("until", "reason"),
+)  # fmt: skip
+DOCK_RECEIPT_KEY = Event(
+    "dock.receipt_key", INFO,
+    "The store has changed its receipt key, and the pinned key vouches for the new one.", ("key",),
+)  # fmt: skip
+DOCK_RECEIPT_KEY_REFUSED = Event(
+    "dock.receipt_key_refused", ERROR,
+    "What the store, or a file, says about new receipt keys is not vouched for by the pinned one; ignored.",
+    ("reason",),
 )  # fmt: skip

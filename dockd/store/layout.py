@@ -32,6 +32,41 @@ class Layout:
         return public_key_path(self.receipt_key)
 
     @property
+    def next_receipt_key(self) -> Path:
+        """The private key that is about to take over, while it does."""
+        return self.root / "receipt-key-next.pem"
+
+    @property
+    def receipt_key_statements(self) -> Path:
+        """How each receipt key named its successor, one statement a line."""
+        return self.root / "receipt-key-statements.txt"
+
+    @property
+    def ca_key(self) -> Path:
+        """The private key of the store's certificate authority."""
+        return self.root / "ca-key.pem"
+
+    @property
+    def ca(self) -> Path:
+        """The certificate of that authority, which docks pin."""
+        return self.root / "ca.pem"
+
+    @property
+    def tls_key(self) -> Path:
+        """The private key with which the store proves its name to docks."""
+        return self.root / "tls-key.pem"
+
+    @property
+    def tls_certificate(self) -> Path:
+        """The certificate of the store's names, followed by that of the authority."""
+        return self.root / "tls.pem"
+
+    @property
+    def docks(self) -> Path:
+        """The database of enrolled docks and tokens."""
+        return self.root / "docks.db"
+
+    @property
     def catalogue(self) -> Path:
         """The database of uploads and receipts."""
         return self.root / "catalogue.db"
