@@ -121,6 +121,13 @@ class TargetFullError(TargetError):
     advice = "Make room on the store; the dock carries on by itself."
 
 
+class SendingPausedError(DockdError):
+    """The timetable lets nothing be sent now; what is under way stops, to go on later where it was."""
+
+    retry = Retry.WHEN_BACK
+    advice = "Nothing to do: sending goes on at the time that [upload.timetable] names."
+
+
 class UploadLockedError(TargetError):
     """423: another request holds the upload, perhaps a connection of ours that died."""
 
@@ -245,7 +252,9 @@ class StoreError(DockdError):
 class ListenRefusedError(StoreError):
     """The store was asked to listen where it would be open to others without protection."""
 
-    advice = "Use a loopback address (127.0.0.1 or ::1) and put a TLS proxy in front."
+    advice = (
+        "Give it certificates with: dockd store init; or use a loopback address (127.0.0.1 or ::1)."
+    )
 
 
 class EnrolmentError(DockdError):

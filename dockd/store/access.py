@@ -16,11 +16,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from dockd.core.timestamps import to_rfc3339
 from dockd.evidence.keys import VerifyingKey
+from dockd.ops import events
 from dockd.store.docks import Docks, EnrolledDock
 from dockd.store.headers import RequestRefusedError
 
 RENEWABLE_FOR = timedelta(days=180)
 """How long after its end a certificate can still be renewed: for docks that were switched off."""
+
+_TELL_AGAIN_AFTER = timedelta(minutes=1)
+_MOST_REFUSALS_REMEMBERED = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,24 +35,42 @@ class _Shown:
     until: datetime
 
 
-@dataclass(frozen=True, slots=True)
 class Access:
     """Lets docks in, by their certificates."""
 
-    docks: Docks
-    now: Callable[[], datetime]
+    def __init__(self, docks: Docks, now: Callable[[], datetime]) -> None:
+        """Build for the docks that are known."""
+        self._docks = docks
+        self._now = now
+        self._told: dict[tuple[str | None, str], datetime] = {}
 
     async def require(self, request: web.Request) -> EnrolledDock:
         """Return the dock that is asking. Raises RequestRefusedError."""
-        return await self._dock(request, timedelta(0))
+        return await self._require(request, timedelta(0))
 
     async def require_for_renewal(self, request: web.Request) -> EnrolledDock:
         """Return the dock that is asking, even if its certificate has ended a while ago."""
-        return await self._dock(request, RENEWABLE_FOR)
+        return await self._require(request, RENEWABLE_FOR)
+
+    async def _require(self, request: web.Request, grace: timedelta) -> EnrolledDock:
+        try:
+            return await self._dock(request, grace)
+        except RequestRefusedError as error:
+            self._tell(request.remote, str(error))
+            raise
+
+    def _tell(self, address: str | None, reason: str) -> None:
+        now = self._now()
+        if now < self._told.get((address, reason), now):
+            return
+        if len(self._told) >= _MOST_REFUSALS_REMEMBERED:
+            self._told.clear()
+        self._told[address, reason] = now + _TELL_AGAIN_AFTER
+        events.STORE_DOCK_REFUSED.log(address=address, reason=reason)
 
     async def _dock(self, request: web.Request, grace: timedelta) -> EnrolledDock:
         shown = _certificate(request)
-        dock = await self.docks.by_key(shown.key.key_id) if shown.key is not None else None
+        dock = await self._docks.by_key(shown.key.key_id) if shown.key is not None else None
         if dock is None:
             raise RequestRefusedError(
                 403, "this certificate belongs to no dock that is enrolled here"
@@ -57,11 +79,11 @@ class Access:
             raise RequestRefusedError(
                 403, f"dock {dock.name!r} was revoked at {to_rfc3339(dock.revoked_at)}"
             )
-        if shown.until + grace <= self.now():
+        now = self._now()
+        if shown.until + grace <= now:
             raise RequestRefusedError(
                 403,
-                f"the certificate of dock {dock.name!r} ended at {to_rfc3339(shown.until)}"
-                f" (it is {to_rfc3339(self.now())} here)",
+                f"the certificate of dock {dock.name!r} ended at {to_rfc3339(shown.until)}",
             )
         return dock
 

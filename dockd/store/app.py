@@ -4,6 +4,7 @@ The contract that clients rely on is docs/upload-target.md. Bytes are taken by
 :mod:`dockd.store.receiving`, receipts are made by :mod:`dockd.store.finishing`.
 """
 
+import json
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -15,11 +16,13 @@ from dockd.core.errors import JournalError, JournalUnwritableError
 from dockd.core.model import UploadKind
 from dockd.ops import events
 from dockd.store import headers
+from dockd.store.access import Access
 from dockd.store.catalogue import Catalogue, Upload, UploadState
 from dockd.store.expiry import Expiry
 from dockd.store.finishing import Finishing
 from dockd.store.headers import RequestRefusedError
 from dockd.store.objects import Objects
+from dockd.store.receipt_keys import ReceiptKeys
 from dockd.store.receiving import (
     BUSY_RETRY_S,
     FULL_RETRY_S,
@@ -33,11 +36,15 @@ from dockd.store.uploads import Arrived, UnfinishedUploads, is_full
 
 COLLECTION = "/files/"
 CHECKING_RETRY_S = 1
+RECEIPT_KEYS = f"{COLLECTION}receipt-keys"
+ENROLMENT = "/enrolment"
+"""Where :mod:`dockd.store.enrolling` answers; it looks at its callers itself."""
 MAX_RECEIPT_HEADER = 4096
 """Longer receipts are only fetched, because HTTP clients bound the fields that they read."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+_DOCK = "dockd.dock"
 _UPLOAD = "/files/{upload_id:[0-9a-f]{32}}"
 _GONE = {
     UploadState.REFUSED: "this upload was refused; its receipt says why",
@@ -48,7 +55,7 @@ _GONE = {
 
 @dataclass(frozen=True, slots=True)
 class StoreApp:
-    """Answers requests. Everything it needs is handed in."""
+    """Answers requests. Everything it needs is handed in; without ``access`` it takes all callers."""
 
     store_id: str
     settings: StoreSettings
@@ -60,10 +67,12 @@ class StoreApp:
     expiry: Expiry
     threads: Threads
     now: Callable[[], datetime]
+    keys: ReceiptKeys
+    access: Access | None
 
     def build(self) -> web.Application:
         """Return the aiohttp application."""
-        app = web.Application(middlewares=[self._answer_faults, self._speak_tus])
+        app = web.Application(middlewares=[self._answer_faults, self._let_in, self._speak_tus])
         for collection in (COLLECTION, COLLECTION.rstrip("/")):
             app.router.add_route(hdrs.METH_OPTIONS, collection, self._options)
             app.router.add_post(collection, self._create)
@@ -73,6 +82,7 @@ class StoreApp:
         app.router.add_delete(_UPLOAD, self._delete)
         app.router.add_post(_UPLOAD, self._override)
         app.router.add_get(_UPLOAD + "/receipt", self._receipt, allow_head=False)
+        app.router.add_get(RECEIPT_KEYS, self._receipt_keys, allow_head=False)
         return app
 
     # What all requests have in common
@@ -95,9 +105,28 @@ class StoreApp:
             return _fault(request, error, 507 if is_full(error) else 500)
 
     @web.middleware
+    async def _let_in(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Let enrolled docks in, each to its own uploads only; others' look absent."""
+        if self.access is None or request.path.startswith(ENROLMENT):
+            return await handler(request)
+        dock = (await self.access.require(request)).name
+        upload_id = request.match_info.get("upload_id")
+        if upload_id is not None:
+            upload = await self.catalogue.find(upload_id)
+            if upload is None or upload.dock != dock:
+                raise RequestRefusedError(404, "no such upload")
+        request[_DOCK] = dock
+        return await handler(request)
+
+    @web.middleware
     async def _speak_tus(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Every request but OPTIONS says Tus-Resumable (tus, Core); a receipt is not tus' business."""
-        exempt = request.method in (hdrs.METH_OPTIONS, hdrs.METH_GET)
+        """Every request but OPTIONS says Tus-Resumable (tus, Core).
+
+        Receipts and enrolment are not tus' business.
+        """
+        exempt = request.method in (hdrs.METH_OPTIONS, hdrs.METH_GET) or request.path.startswith(
+            ENROLMENT
+        )
         if not exempt and request.headers.get("Tus-Resumable") != headers.TUS_VERSION:
             raise RequestRefusedError(412, f"Tus-Resumable must be {headers.TUS_VERSION}")
         return await handler(request)
@@ -200,6 +229,10 @@ class StoreApp:
         answer.headers["Retry-After"] = str(CHECKING_RETRY_S)
         return answer
 
+    async def _receipt_keys(self, _request: web.Request) -> web.Response:
+        statements = await self.threads.run(self.keys.statements)
+        return _answer(200, json.dumps({"statements": statements}) + "\n", "application/json")
+
     # What they share
 
     def _asked_for(self, request: web.Request) -> Upload:
@@ -219,7 +252,7 @@ class StoreApp:
             path=metadata.get("filename", b""),
             size_bytes=size_bytes,
             mtime_ns=headers.parse_mtime_ns(metadata.get("mtime_ns", b"")),
-            dock=headers.parse_claim("dock", metadata.get("dock", b"")),
+            dock=_dock(request, headers.parse_claim("dock", metadata.get("dock", b""))),
             camera=headers.parse_claim("camera", metadata.get("camera", b"")),
             visit=headers.parse_claim("visit", metadata.get("visit", b"")),
             custody_head=headers.parse_claim("custody_head", metadata.get("custody_head", b"")),
@@ -307,6 +340,16 @@ class StoreApp:
             expires = self.now() + self.settings.expire_after
             answer.headers["Upload-Expires"] = headers.format_expires(expires)
         return answer
+
+
+def _dock(request: web.Request, claimed: str) -> str:
+    """Return whose upload this is: by the certificate, or as it says where none is asked for."""
+    dock: str | None = request.get(_DOCK)
+    if dock is None:
+        return claimed
+    if claimed not in ("", dock):
+        raise RequestRefusedError(403, f"dock {dock!r} cannot send as dock {claimed!r}")
+    return dock
 
 
 def _require_bytes(request: web.Request, offset: int, upload: Upload) -> None:

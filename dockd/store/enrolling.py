@@ -22,12 +22,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dockd.evidence.keys import VerifyingKey
 from dockd.ops import events
 from dockd.store.access import Access
+from dockd.store.app import COLLECTION, ENROLMENT
 from dockd.store.ca import Authority
 from dockd.store.docks import Docks, EnrolledDock, EnrolmentRefusedError
 from dockd.store.headers import RequestRefusedError
 from dockd.store.layout import Layout
-
-PREFIX = "/enrolment"
 
 SECRET_BYTES = 16
 _LARGEST_REQUEST_BYTES = 16 * 1024
@@ -61,7 +60,6 @@ class Enrolling:
     """Answers ``/enrolment``. Everything it needs is handed in."""
 
     store_id: str
-    collection: str
     layout: Layout
     authority: Authority
     docks: Docks
@@ -70,9 +68,9 @@ class Enrolling:
 
     def add_routes(self, app: web.Application) -> None:
         """Add the requests to an application."""
-        app.router.add_get(f"{PREFIX}/ca", self._ca, allow_head=False)
-        app.router.add_post(PREFIX, self._enrol)
-        app.router.add_post(f"{PREFIX}/renewal", self._renew)
+        app.router.add_get(f"{ENROLMENT}/ca", self._ca, allow_head=False)
+        app.router.add_post(ENROLMENT, self._enrol)
+        app.router.add_post(f"{ENROLMENT}/renewal", self._renew)
 
     async def _ca(self, _request: web.Request) -> web.Response:
         """Hand out the authority's certificate; who asks compares it with the token."""
@@ -99,7 +97,7 @@ class Enrolling:
         return web.json_response(
             {
                 "store_id": self.store_id,
-                "collection": self.collection,
+                "collection": COLLECTION,
                 "receipt_key": receipt_key,
                 "certificate": _pem(certificate),
             },

@@ -25,11 +25,12 @@ from pathlib import Path
 
 from dockd.core.errors import StoreError
 from dockd.core.model import ReceiptClaims, UploadKind, display_name
-from dockd.evidence.receipts import ReceiptVerifier, sign_receipt
+from dockd.evidence.keys import SigningKey
+from dockd.evidence.receipts import sign_receipt
 from dockd.journal.durable import sync_directory
 from dockd.ops import events
 from dockd.store.catalogue import Catalogue, Refusal, Upload, Verdict
-from dockd.store.layout import Identity
+from dockd.store.docks import Docks
 from dockd.store.manifest_check import (
     MAX_MANIFEST_BYTES,
     find_missing,
@@ -37,6 +38,7 @@ from dockd.store.manifest_check import (
     read_receipts,
 )
 from dockd.store.objects import Objects, Quarantine, StoppedError, read_back
+from dockd.store.receipt_keys import ReceiptKeys
 from dockd.store.settings import StoreSettings
 from dockd.store.threads import Threads
 from dockd.store.uploads import UnfinishedUploads
@@ -60,19 +62,20 @@ class Finishing:
         self,
         places: Places,
         catalogue: Catalogue,
-        identity: Identity,
+        keys: ReceiptKeys,
+        docks: Docks | None,
         threads: Threads,
         settings: StoreSettings,
         now: Callable[[], datetime],
     ) -> None:
-        """Build; :meth:`run` does the work."""
+        """Build; :meth:`run` does the work. With ``docks``, manifests must be signed by their dock's key."""
         self._places = places
         self._catalogue = catalogue
-        self._identity = identity
+        self._keys = keys
+        self._docks = docks
         self._threads = threads
         self._settings = settings
         self._now = now
-        self._verifier = ReceiptVerifier(identity.store_id, identity.key.public)
         self._small: asyncio.Queue[Upload] = asyncio.Queue()
         self._large: asyncio.Queue[Upload] = asyncio.Queue()
         self._pending: dict[str, asyncio.Future[str | None]] = {}
@@ -210,10 +213,19 @@ class Finishing:
         if upload.size_bytes > MAX_MANIFEST_BYTES:
             return Refusal(f"a manifest of more than {MAX_MANIFEST_BYTES} bytes")
         path = self._places.unfinished.path(upload.upload_id)
-        manifest = await self._threads.run(lambda: open_manifest(path.read_bytes(), upload))
+        key = None
+        if self._docks is not None:
+            dock = await self._docks.by_name(upload.dock)
+            if dock is None:
+                return Refusal(
+                    f"no dock {upload.dock!r} is enrolled, so its manifest proves nothing"
+                )
+            key = dock.key
+        manifest = await self._threads.run(lambda: open_manifest(path.read_bytes(), upload, key))
         if isinstance(manifest, Refusal):
             return manifest
-        listed = await self._threads.run(read_receipts, manifest, self._verifier)
+        verifier = await self._threads.run(self._keys.verifier)
+        listed = await self._threads.run(read_receipts, manifest, verifier)
         ids = [item.claims.upload_id for item in listed if item.claims is not None]
         known = await self._catalogue.find_all(ids)
         return await self._threads.run(
@@ -241,17 +253,18 @@ class Finishing:
             check.to_sync = self._places.objects.add(path, check.sha256, self._stop.is_set)
 
     def _judge_all(self, checks: Sequence["_Check"]) -> None:
+        key = self._keys.signing()
         for check in checks:
             if check.error is None:
-                check.verdict = self._judge(check)
+                check.verdict = self._judge(check, key)
 
-    def _judge(self, check: "_Check") -> Verdict:
+    def _judge(self, check: "_Check", key: SigningKey) -> Verdict:
         """Sign for bytes that are kept by now, or say why they were refused."""
         upload, now = check.upload, self._now()
         if check.refusal is not None or check.sha256 is None:
             return Verdict(upload.upload_id, now, check.sha256, refusal=check.refusal)
         claims = ReceiptClaims(
-            issuer=self._identity.store_id,
+            issuer=self._keys.store_id,
             issued_at=now,
             receipt_id=secrets.token_hex(16),
             upload_id=upload.upload_id,
@@ -262,7 +275,7 @@ class Finishing:
             visit=upload.visit,
             custody_head=upload.custody_head,
         )
-        receipt = sign_receipt(self._identity.key, claims)
+        receipt = sign_receipt(key, claims)
         return Verdict(upload.upload_id, now, check.sha256, receipt)
 
     def _clear_away(self, upload_ids: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from dockd.core.errors import ManifestInvalidError, ReceiptInvalidError
 from dockd.core.model import Manifest, ManifestEntry, ReceiptClaims, display_name
+from dockd.evidence.keys import VerifyingKey
 from dockd.evidence.manifests import read_manifest
 from dockd.evidence.receipts import ReceiptVerifier
 from dockd.store.catalogue import Refusal, Upload, UploadState
@@ -29,10 +30,13 @@ class Listed:
     fault: str = ""
 
 
-def open_manifest(content: bytes, upload: Upload) -> Manifest | Refusal:
-    """Read a manifest that was uploaded, and see that it is about the dock and camera that sent it."""
+def open_manifest(content: bytes, upload: Upload, key: VerifyingKey | None) -> Manifest | Refusal:
+    """Read a manifest that was uploaded, and see that it is about the dock and camera that sent it.
+
+    ``key`` is the one that its dock was enrolled with; None in a store that enrols nobody.
+    """
     try:
-        manifest = read_manifest(content.decode("ascii"), None)
+        manifest = read_manifest(content.decode("ascii"), key)
     except (UnicodeDecodeError, ManifestInvalidError) as error:
         return Refusal(f"not a manifest: {error}")
     for what, found, wanted in (

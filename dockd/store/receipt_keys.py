@@ -5,14 +5,17 @@ about it, and then the new key takes the old one's name. The next start, or the 
 the last one stopped. The old private key is gone then; what it has signed stays valid.
 """
 
+import threading
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 
 from dockd.core.errors import ReceiptInvalidError, StoreError
 from dockd.evidence.keys import SigningKey, load_or_create_key, load_signing_key, public_key_path
 from dockd.evidence.receipts import ReceiptVerifier
 from dockd.evidence.succession import MAX_STATEMENTS, first_key, follow, name_successor
 from dockd.journal import durable
+from dockd.ops import events
 from dockd.store.layout import Layout
 
 
@@ -59,11 +62,53 @@ def load_receipt_key(layout: Layout, store_id: str) -> SigningKey:
     return successor
 
 
-def own_verifier(layout: Layout, store_id: str, key: SigningKey) -> ReceiptVerifier:
-    """Return what verifies every receipt that this store ever gave. Blocking."""
-    statements = read_statements(layout)
-    first = first_key(statements[0]) if statements else key.public
-    return ReceiptVerifier(store_id, first, statements=statements)
+class ReceiptKeys:
+    """The keys of a running store. A change by ``dockd store rotate-receipt-key`` is noticed at once."""
+
+    def __init__(self, layout: Layout, store_id: str) -> None:
+        """Load the keys. Blocking. Raises StoreError, KeyFileError and OSError."""
+        self.store_id = store_id
+        self._layout = layout
+        self._lock = threading.Lock()
+        load_receipt_key(layout, store_id)
+        self._seen = _state_of(layout.receipt_key)
+        self._key, self._verifier = self._load()
+
+    def signing(self) -> SigningKey:
+        """Return the key that signs now. Blocking; raises as the constructor does."""
+        self._look()
+        return self._key
+
+    def verifier(self) -> ReceiptVerifier:
+        """Return what verifies every receipt that this store ever gave. Blocking."""
+        self._look()
+        return self._verifier
+
+    def statements(self) -> tuple[str, ...]:
+        """Return how each key named its successor, the oldest first. Blocking."""
+        self._look()
+        return self._verifier.statements
+
+    def _look(self) -> None:
+        with self._lock:
+            seen = _state_of(self._layout.receipt_key)
+            if seen != self._seen:
+                self._key, self._verifier = self._load()
+                self._seen = seen
+                events.STORE_RECEIPT_KEY.log(key=self._key.key_id)
+
+    def _load(self) -> tuple[SigningKey, ReceiptVerifier]:
+        key = load_signing_key(self._layout.receipt_key)
+        if key is None:
+            raise StoreError(f"{self._layout.receipt_key} is missing; restore it from the backup")
+        statements = read_statements(self._layout)
+        first = first_key(statements[0]) if statements else key.public
+        return key, ReceiptVerifier(self.store_id, first, statements=statements)
+
+
+def _state_of(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns
 
 
 def _newest_key_id(layout: Layout, store_id: str) -> str | None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import ipaddress
 import signal
+import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,16 +12,28 @@ from pathlib import Path
 
 from aiohttp import web
 
-from dockd.core.errors import JournalError, ListenRefusedError, StoreError
+from dockd.core.errors import DockdError, ListenRefusedError, StoreError
 from dockd.journal.database import Database
 from dockd.journal.durable import DirectoryLock
 from dockd.ops import events, notify
+from dockd.store.access import Access
 from dockd.store.app import COLLECTION, StoreApp
+from dockd.store.ca import (
+    Authority,
+    certified_names,
+    load_authority,
+    load_server_certificate,
+    renew_server_certificate,
+    server_context,
+)
 from dockd.store.catalogue import MIGRATIONS, Catalogue, Upload, UploadState
+from dockd.store.docks import Docks, open_docks
+from dockd.store.enrolling import Enrolling
 from dockd.store.expiry import Expiry
 from dockd.store.finishing import Finishing, Places
-from dockd.store.layout import Identity, Layout, load_or_create_identity
+from dockd.store.layout import Layout, load_or_create_identity
 from dockd.store.objects import Objects, Quarantine
+from dockd.store.receipt_keys import ReceiptKeys
 from dockd.store.receiving import Receiving
 from dockd.store.settings import StoreSettings
 from dockd.store.threads import Threads
@@ -47,30 +60,30 @@ class Address:
     def parse(cls, text: str) -> "Address":
         """Read ``ADDRESS:PORT``, as in ``127.0.0.1:1080`` or ``[::1]:1080``.
 
-        Raises ListenRefusedError when it is anything else, or not a loopback address.
+        Raises ListenRefusedError when it is anything else.
         """
         host, _, port = text.rpartition(":")
         if not (port.isascii() and port.isdigit() and int(port) <= 65535):
             raise ListenRefusedError(f"{text!r} is not ADDRESS:PORT")
         address = cls(host.removeprefix("[").removesuffix("]"), int(port))
-        address.require_loopback()
+        try:
+            ipaddress.ip_address(address.host)
+        except ValueError:
+            raise ListenRefusedError(f"{address.host!r} is not an IP address") from None
         return address
 
     def require_loopback(self) -> None:
         """Raise ListenRefusedError where others could reach the store over a network."""
-        try:
-            address = ipaddress.ip_address(self.host)
-        except ValueError:
-            raise ListenRefusedError(f"{self.host!r} is not an IP address") from None
-        if not address.is_loopback:
+        if not ipaddress.ip_address(self.host).is_loopback:
             raise ListenRefusedError(
-                f"{self.host} is open to others, and the store has no transport security yet"
+                f"{self.host} is open to others, and this store has no certificates"
             )
 
-    def url(self) -> str:
-        """Return the URL of the upload collection."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}{COLLECTION}"
+    def url(self, scheme: str = "http", name: str | None = None) -> str:
+        """Return the URL of the upload collection, under ``name`` where the address is every address."""
+        every = ipaddress.ip_address(self.host).is_unspecified
+        host = name if every and name is not None else self.host
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}{COLLECTION}"
 
 
 def _now() -> datetime:
@@ -98,12 +111,17 @@ class Store:
     ) -> AsyncIterator["Store"]:
         """Run a store for the length of the ``async with`` block; port 0 lets the kernel choose.
 
+        A store that has a certificate authority (``dockd store init``) speaks TLS and takes enrolled
+        docks only. One without listens on loopback only, and takes everybody.
+
         Raises ListenRefusedError, StoreError, AlreadyRunningError, KeyFileError, JournalError and
         OSError when it cannot start.
         """
         address = Address(host, port)
-        address.require_loopback()
         layout = Layout(data_dir)
+        authority = await asyncio.to_thread(load_authority, layout)
+        if authority is None:
+            address.require_loopback()
         await asyncio.to_thread(data_dir.mkdir, mode=0o700, parents=True, exist_ok=True)
         async with contextlib.AsyncExitStack() as stack:
             stack.enter_context(DirectoryLock(data_dir))
@@ -112,11 +130,17 @@ class Store:
             stack.push_async_callback(database.close)
             threads = Threads(_THREADS)
             stack.push_async_callback(asyncio.to_thread, threads.close)
-            parts = _Parts.build(layout, identity, Catalogue(database), threads, settings, now)
+            keys = await asyncio.to_thread(ReceiptKeys, layout, identity.store_id)
+            gate = None
+            if authority is not None:
+                docks = await stack.enter_async_context(open_docks(layout.docks))
+                gate = _Gate.build(layout, identity.store_id, authority, docks, now)
+            parts = _Parts.build(layout, keys, Catalogue(database), threads, settings, now, gate)
             unfinished, unchecked = await parts.recover()
             await stack.enter_async_context(parts.working())
             bound = await stack.enter_async_context(parts.listening(address))
-            store = cls(bound.url(), identity.store_id, layout.receipt_public_key)
+            url = bound.url() if gate is None else bound.url("https", gate.names[0])
+            store = cls(url, identity.store_id, layout.receipt_public_key)
             events.STORE_STARTED.log(
                 url=store.url,
                 store=store.store_id,
@@ -143,6 +167,40 @@ async def serve(data_dir: Path, address: Address, settings: StoreSettings) -> No
 
 
 @dataclass(frozen=True, slots=True)
+class _Gate:
+    """What a store needs to know docks, and to be known by them."""
+
+    layout: Layout
+    authority: Authority
+    docks: Docks
+    access: Access
+    enrolling: Enrolling
+    tls: ssl.SSLContext
+    names: tuple[str, ...]
+    now: Callable[[], datetime]
+
+    @classmethod
+    def build(
+        cls,
+        layout: Layout,
+        store_id: str,
+        authority: Authority,
+        docks: Docks,
+        now: Callable[[], datetime],
+    ) -> "_Gate":
+        access = Access(docks, now)
+        enrolling = Enrolling(store_id, layout, authority, docks, access, now)
+        tls, names = server_context(layout), certified_names(layout)
+        return cls(layout, authority, docks, access, enrolling, tls, names, now)
+
+    def renew(self) -> None:
+        """Renew the store's own certificate in time; new connections use it. Blocking."""
+        if renew_server_certificate(self.layout, self.authority, self.now()):
+            load_server_certificate(self.tls, self.layout)
+            events.STORE_CERTIFIED.log(names=list(self.names))
+
+
+@dataclass(frozen=True, slots=True)
 class _Parts:
     """The store's parts, put together."""
 
@@ -155,25 +213,28 @@ class _Parts:
     app: StoreApp
     threads: Threads
     settings: StoreSettings
+    gate: _Gate | None
 
     @classmethod
     def build(
         cls,
         layout: Layout,
-        identity: Identity,
+        keys: ReceiptKeys,
         catalogue: Catalogue,
         threads: Threads,
         settings: StoreSettings,
         now: Callable[[], datetime],
+        gate: _Gate | None,
     ) -> "_Parts":
         unfinished = UnfinishedUploads(layout.unfinished, reserve_bytes=settings.reserve_bytes)
         quarantine = Quarantine(layout.quarantine)
         places = Places(unfinished, Objects(layout.objects, quarantine), quarantine)
         receiving = Receiving(unfinished, threads, settings)
-        finishing = Finishing(places, catalogue, identity, threads, settings, now)
+        docks = gate.docks if gate is not None else None
+        finishing = Finishing(places, catalogue, keys, docks, threads, settings, now)
         expiry = Expiry(catalogue, unfinished, receiving, threads, settings, now)
         app = StoreApp(
-            identity.store_id,
+            keys.store_id,
             settings,
             catalogue,
             unfinished,
@@ -183,8 +244,12 @@ class _Parts:
             expiry,
             threads,
             now,
+            keys,
+            gate.access if gate is not None else None,
         )
-        return cls(layout, places, catalogue, receiving, finishing, expiry, app, threads, settings)
+        return cls(
+            layout, places, catalogue, receiving, finishing, expiry, app, threads, settings, gate
+        )
 
     async def recover(self) -> tuple[int, int]:
         """Take up what an earlier run left; return how many uploads are unfinished, and unchecked."""
@@ -242,15 +307,20 @@ class _Parts:
         while True:
             try:
                 await self.expiry.sweep()
-            except (JournalError, OSError) as error:
-                events.STORE_FAULT.log(method="", path="(expiry)", status=500, reason=str(error))
+                if self.gate is not None:
+                    await self.threads.run(self.gate.renew)
+            except (DockdError, OSError) as error:
+                events.STORE_FAULT.log(method="", path="(sweep)", status=500, reason=str(error))
             await asyncio.sleep(self.settings.sweep_s)
 
     @contextlib.asynccontextmanager
     async def listening(self, address: Address) -> AsyncIterator[Address]:
         """Answer requests; yield the address with the port that the kernel chose."""
+        app = self.app.build()
+        if self.gate is not None:
+            self.gate.enrolling.add_routes(app)
         runner = web.AppRunner(
-            self.app.build(),
+            app,
             access_log=None,
             auto_decompress=False,
             keepalive_timeout=_KEEPALIVE_S,
@@ -260,7 +330,8 @@ class _Parts:
         await runner.setup()
         try:
             try:
-                await web.TCPSite(runner, address.host, address.port).start()
+                tls = self.gate.tls if self.gate is not None else None
+                await web.TCPSite(runner, address.host, address.port, ssl_context=tls).start()
             except OSError as error:
                 raise StoreError(
                     f"cannot listen on {address.host}:{address.port}: {error}"
