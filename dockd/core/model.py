@@ -316,6 +316,15 @@ class Appended:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldUpload:
+    """What a target says of an upload: how far it is, and what it was told when it was created."""
+
+    offset: int
+    size_bytes: int
+    metadata: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
 class ReceiptPending:
     """The store is still checking; ask again after this time."""
 
