@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dockd.cli import store_docks
 from dockd.core.model import display_name
 from dockd.core.timestamps import to_rfc3339
 from dockd.ops.logs import configure_logs
@@ -23,6 +24,7 @@ from dockd.store.verify import Count, Problem, held, recordings
 from dockd.store.verify import verify as verify_store
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+store_docks.add_commands(app)
 
 DataOption = Annotated[Path, typer.Option("--data", help="The store's directory.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -34,7 +36,7 @@ _MIB = 1024**2
 def serve(
     data: DataOption,
     listen: Annotated[
-        str, typer.Option(help="ADDRESS:PORT; loopback only, put a TLS proxy in front.")
+        str, typer.Option(help="ADDRESS:PORT; only loopback before `dockd store init`.")
     ] = running.DEFAULT_LISTEN,
     reserve_mib: Annotated[
         int, typer.Option(min=0, help="Disk space that footage never takes, in MiB.")
