@@ -45,12 +45,20 @@ class Front:
                 front._released.set()
                 await runner.cleanup()
 
-    async def pass_on(self, request: web.Request, cut_after: int | None = None) -> web.Response:
-        """Return the store's own answer; with ``cut_after`` it gets no more bytes than these."""
-        body: AsyncIterator[bytes] | None = None
-        if request.body_exists:
-            body = request.content.iter_any()
-            body = body if cut_after is None else _cut(body, cut_after)
+    async def pass_on(
+        self,
+        request: web.Request,
+        cut_after: int | None = None,
+        *,
+        body: AsyncIterator[bytes] | bytes | None = None,
+    ) -> web.Response:
+        """Return the store's own answer; with ``cut_after`` it gets no more bytes than these.
+
+        ``body`` is the request's, where it was read already.
+        """
+        if body is None and request.body_exists:
+            arriving = request.content.iter_any()
+            body = arriving if cut_after is None else _cut(arriving, cut_after)
         async with self._session.request(
             request.method,
             self._store.with_path(request.path),
