@@ -139,6 +139,7 @@ class StoreApp:
         answer.headers["Tus-Checksum-Algorithm"] = "sha256"
         answer.headers["Tus-Max-Size"] = str(self.settings.max_size_bytes)
         answer.headers["Dockd-Store"] = self.store_id
+        answer.headers["Dockd-Durability"] = headers.DURABILITY
         return answer
 
     async def _create(self, request: web.Request) -> web.Response:

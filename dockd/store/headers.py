@@ -16,6 +16,8 @@ from dockd.core.errors import StoreError
 TUS_VERSION = "1.0.0"
 TUS_EXTENSIONS = "creation,creation-with-upload,checksum,expiration,termination,dockd-receipt"
 """The extensions of tus 1.0.0, and our own: receipts, as docs/upload-target.md has them."""
+DURABILITY = "offset, receipt"
+"""What survives a power cut (docs/upload-target.md, §2.2): offsets that were told, and what is signed."""
 OFFSET_CONTENT_TYPE = "application/offset+octet-stream"
 RECEIPT_CONTENT_TYPE = "application/jwt"
 CHECKSUM_MISMATCH = 460
