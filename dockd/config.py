@@ -28,9 +28,10 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from dockd.core.errors import ConfigError, KeyFileError
+from dockd.core.errors import ConfigError, EnrolmentError, KeyFileError
 from dockd.core.model import Confirm
 from dockd.core.timetable import Timetable, check_rate
+from dockd.enrolled import EnrolledFiles
 from dockd.evidence.certificates import check_identity, load_certificates, read_secret
 from dockd.evidence.keys import load_verifying_key
 
@@ -346,16 +347,35 @@ def load_config(path: Path) -> Config:
     """
     raw = _read(path)
     base = path.resolve().parent
-    problems: list[str] = []
+    problems = _fill_in_enrolment(raw, path)
     config: Config | None = None
     try:
         config = Config.model_validate(raw, context={"base": base})
     except ValidationError as error:
-        problems = list(problems_of(error))
+        problems.extend(problems_of(error))
     problems.extend(_problems_between(raw, base))
     if config is None or problems:
         raise ConfigError(str(path), tuple(problems))
     return config
+
+
+def _fill_in_enrolment(raw: dict[str, object], path: Path) -> list[str]:
+    """Let ``[target]`` be the store at which the dock is enrolled, where it names none itself."""
+    dock, target = raw.get("dock"), raw.get("target", {})
+    state_dir = dock.get("state_dir") if isinstance(dock, dict) else None
+    if not isinstance(target, dict) or not isinstance(state_dir, str):
+        return []
+    files = EnrolledFiles.beside(path)
+    try:
+        pinned = files.read_for(target)
+    except EnrolmentError as error:
+        return [f"target: {error}"]
+    if pinned is None:
+        return []
+    raw["target"] = {**files.for_target(pinned, state_dir), **target}
+    if isinstance(dock, dict) and dock.get("name") not in (None, pinned.dock):
+        return [f"dock.name: this dock is enrolled as {pinned.dock!r}; enrol it again to rename it"]
+    return []
 
 
 def load_dock_config(path: Path) -> DockConfig:

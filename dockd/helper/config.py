@@ -15,8 +15,9 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, ValidationError
 
 from dockd.config import ConfirmKey, Table, needed_for, problems_of
-from dockd.core.errors import ConfigError, KeyFileError
+from dockd.core.errors import ConfigError, EnrolmentError, KeyFileError
 from dockd.core.model import Confirm
+from dockd.enrolled import EnrolledFiles
 from dockd.evidence.keys import load_verifying_key
 
 DEFAULT_PATH = Path("/etc/dockd/helper.toml")
@@ -94,8 +95,14 @@ def load_helper_config(path: Path) -> HelperConfig:
     """Read and check the file. Raises ConfigError with every problem found."""
     problems = list(others_can_change(path))
     config: HelperConfig | None = None
+    enrolled = EnrolledFiles.beside(path)
     try:
-        config = HelperConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        pinned = enrolled.read_for(raw)
+        defaults = enrolled.for_helper(pinned) if pinned is not None else {}
+        config = HelperConfig.model_validate({**defaults, **raw})
+    except EnrolmentError as error:
+        problems.append(str(error))
     except OSError as error:
         problems.append(f"cannot be read: {error.strerror}")
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -104,7 +111,8 @@ def load_helper_config(path: Path) -> HelperConfig:
         problems += problems_of(error)
     if config is not None:
         problems += _named_twice(config)
-        for named in (config.proof_key, config.state_dir, *_profile_files(config.profiles_dir)):
+        files = (config.proof_key, config.state_dir, *_profile_files(config.profiles_dir))
+        for named in (*files, enrolled.store):
             problems += others_can_change(named)
     if config is None or problems:
         raise ConfigError(str(path), tuple(problems))
