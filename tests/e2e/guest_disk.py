@@ -7,7 +7,7 @@ from tests.e2e.cameras import CameraImage
 from tests.e2e.machine import Machine
 
 _OPEN_ALONE = "import os; os.open({node!r}, os.O_RDONLY | os.O_EXCL)"
-_WRITES_DONE = 4
+_SECTORS_WRITTEN = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +19,11 @@ class GuestDisk:
     mode: int
     properties: Mapping[str, str]
 
-    def writes(self) -> int:
-        """Return how many times the disk was written to since it was plugged in (block/stat.rst)."""
+    def written_sectors(self) -> int:
+        """Return how much was written to the disk since it was plugged in (block/stat.rst)."""
         name = self.node.removeprefix("/dev/")
-        return int(self.machine.check(f"cat /sys/class/block/{name}/stat").split()[_WRITES_DONE])
+        counts = self.machine.check(f"cat /sys/class/block/{name}/stat").split()
+        return int(counts[_SECTORS_WRITTEN])
 
     def require_unused(self) -> None:
         """Fail when it is mounted anywhere, detached included: nobody else can then have it alone."""

@@ -8,11 +8,13 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from dockd.core.model import UploadKind
+from dockd.evidence.keys import SigningKey, load_signing_key
 from dockd.store.layout import Layout, read_store_id
 from dockd.store.objects import object_path
 
@@ -84,6 +86,25 @@ class Store:
             for upload in self._uploads()
         )
 
+    def proof(self, camera: str) -> tuple[str, str]:
+        """Return the manifest of a camera's last visit, as it was signed, and the receipt for it."""
+        manifests = [
+            upload
+            for upload in self._uploads()
+            if (upload["camera"], upload["kind"]) == (camera, UploadKind.MANIFEST)
+        ]
+        upload = max(manifests, key=lambda upload: str(upload["created_at"]))
+        manifest = object_path(self.layout.objects, upload["sha256"]).read_text(encoding="ascii")
+        url = f"http://127.0.0.1:{self.port}/files/{upload['upload']}/receipt"
+        with urllib.request.urlopen(url) as answer:
+            return manifest, answer.read().decode("ascii")
+
+    def receipt_key(self) -> SigningKey:
+        """Return the key that it signs with."""
+        key = load_signing_key(self.layout.receipt_key)
+        assert key is not None
+        return key
+
     def unfinished_bytes(self) -> int:
         """Return how many bytes it has of uploads that are still under way."""
         total = 0
@@ -91,6 +112,14 @@ class Store:
             with contextlib.suppress(FileNotFoundError):
                 total += path.stat().st_size
         return total
+
+    def wait_unfinished(self, size_bytes: int, within_s: float = 120.0) -> int:
+        """Wait until it has more than so many bytes of uploads under way; return how many."""
+        deadline = time.monotonic() + within_s
+        while (arrived := self.unfinished_bytes()) <= size_bytes:
+            assert time.monotonic() < deadline, f"{arrived} bytes, and no more, have arrived"
+            time.sleep(0.05)
+        return arrived
 
     def _uploads(self) -> Iterator[dict[str, Any]]:
         command = [sys.executable, "-m", "dockd", "store", "list", "--json", "--data"]

@@ -38,7 +38,7 @@ def test_a_stick_that_no_profile_knows_is_refused(
     assert disk.properties["UDISKS_IGNORE"] == "1"
     dock.wait_state("ready", since=since, bay="1")
     assert dock.seen("helper.opened", since=since, bay="2") == []
-    assert disk.writes() == 0
+    assert disk.written_sectors() == 0
     disk.require_unused()
     dock.machine.unplug(plugged)
     dock.wait_state("empty", since=since, bay="2")
@@ -58,7 +58,7 @@ def test_a_camera_in_a_port_that_is_no_bay_is_left_alone(dock: Dock, tmp_path: P
     assert str(told["port"]).endswith("-2")
     assert {bay["state"] for bay in dock.status().values()} == {"empty"}
     disk = find_disk(dock.machine, camera)
-    assert disk.writes() == 0
+    assert disk.written_sectors() == 0
     disk.require_unused()
     dock.machine.unplug(plugged)
     assert camera.digest() == before
