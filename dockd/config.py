@@ -391,6 +391,15 @@ def load_dock_config(path: Path) -> DockConfig:
         raise ConfigError(str(path), problems_of(error)) from error
 
 
+def read_target(path: Path) -> dict[str, object]:
+    """Return ``[target]`` as it is written, unchecked, for who is about to complete it.
+
+    Raises :class:`~dockd.core.errors.ConfigError`.
+    """
+    target = _read(path).get("target")
+    return target if isinstance(target, dict) else {}
+
+
 def _read(path: Path) -> dict[str, object]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))

@@ -82,7 +82,7 @@ class EnrolledFiles:
 
         Blocking. Raises EnrolmentError.
         """
-        return None if any(key in table for key in _NAMED_ITSELF) else self.read()
+        return None if names_a_store(table) else self.read()
 
     def for_target(self, pinned: Pinned, state_dir: str) -> dict[str, object]:
         """Return what ``[target]`` need not say."""
@@ -102,3 +102,8 @@ class EnrolledFiles:
             "store_id": pinned.store_id,
             "receipt_key": str(self.receipt_key),
         }
+
+
+def names_a_store(table: Mapping[str, object]) -> bool:
+    """Whether a table of a configuration says itself whose word counts."""
+    return any(key in table for key in _NAMED_ITSELF)

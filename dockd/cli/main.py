@@ -17,6 +17,7 @@ from dockd.cli import bays, custody, receipt, store
 from dockd.cli import check_config as checking
 from dockd.cli.demo import run_demo
 from dockd.cli.doctor import run_doctor
+from dockd.cli.enroll import ForceOption, TokenArgument, UrlArgument, enroll_dock
 from dockd.cli.status import show_status
 from dockd.core.errors import ConfigError, DockdError, FileAccessError, ListenRefusedError
 from dockd.core.model import display_name
@@ -60,6 +61,17 @@ def status(
 ) -> None:
     """Show what each bay of a running dock is doing."""
     show_status(config, as_json=as_json, watch=watch)
+
+
+@app.command()
+def enroll(
+    url: UrlArgument,
+    token: TokenArgument,
+    config: ConfigOption = INSTALLED_CONFIG,
+    force: ForceOption = None,
+) -> None:
+    """Make this dock known to its store, and the store to this dock. Needs root."""
+    enroll_dock(config, url, token, force=force)
 
 
 @app.command()

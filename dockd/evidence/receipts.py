@@ -86,6 +86,11 @@ class ReceiptVerifier:
         self._keys = {key.key_id: key}
         self.learn(statements)
 
+    @property
+    def newest(self) -> VerifyingKey:
+        """The pinned key's last known successor, or itself."""
+        return list(self._keys.values())[-1]
+
     def learn(self, statements: Sequence[str]) -> bool:
         """Take these statements about successors instead of those before; return whether that adds keys.
 

@@ -68,6 +68,15 @@ def remove_leftovers(directory: Path) -> None:
         temporary.unlink()
 
 
+def give_to_owner(directory: Path) -> None:
+    """Give what root has made in a service's directory to whoever the directory belongs to."""
+    if os.geteuid() != 0:
+        return
+    owner = directory.stat()
+    for path in directory.iterdir():
+        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+
+
 class DirectoryLock:
     """Keeps a second process out of a state directory, for as long as the ``with`` block lasts.
 

@@ -171,6 +171,17 @@ def read_custody(path: Path) -> Iterator[SealedEntry]:
             start = page[-1].seq + 1
 
 
+def count_unconfirmed(path: Path) -> int:
+    """Return how many recordings no store has confirmed, by a journal that may be in use. Blocking.
+
+    Raises as :func:`read_custody`.
+    """
+    with open_read_only(path) as connection:
+        if not 0 < schema_version(connection) <= len(schema.MIGRATIONS):
+            raise JournalError(f"{path}: not a journal, or one of a newer version")
+        return int(connection.execute(schema.COUNT_UNCONFIRMED).fetchone()[0])
+
+
 def _head(connection: sqlite3.Connection) -> tuple[int, str]:
     row = connection.execute("SELECT seq, hash FROM custody ORDER BY seq DESC LIMIT 1").fetchone()
     return (row["seq"], row["hash"]) if row else (0, GENESIS)

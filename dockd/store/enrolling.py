@@ -1,7 +1,7 @@
 """The requests by which docks are enrolled and stay so; docs/enrolment.md has the protocol.
 
-A token is 64 characters: 16 random bytes, which only the store's answer to them makes worth anything, and
-the SHA-256 of the authority's certificate, by which the dock knows the store.
+A token is ``dockd-`` and base64url of 48 bytes: 16 random ones, which the store wants to hear once, and the
+SHA-256 of its authority's certificate, by which the dock knows the store.
 """
 
 import asyncio
@@ -28,6 +28,7 @@ from dockd.store.docks import Docks, EnrolledDock, EnrolmentRefusedError
 from dockd.store.headers import RequestRefusedError
 from dockd.store.layout import Layout
 
+TOKEN_PREFIX = "dockd-"  # noqa: S105 (marks tokens, is none)
 SECRET_BYTES = 16
 _LARGEST_REQUEST_BYTES = 16 * 1024
 
@@ -52,7 +53,7 @@ class _Renewal(_Request):
 def make_token(authority: Authority) -> tuple[bytes, str]:
     """Return a new secret, and the token that carries it together with the authority's fingerprint."""
     secret = secrets.token_bytes(SECRET_BYTES)
-    return secret, base64.urlsafe_b64encode(secret + authority.fingerprint).decode()
+    return secret, TOKEN_PREFIX + base64.urlsafe_b64encode(secret + authority.fingerprint).decode()
 
 
 @dataclass(frozen=True, slots=True)
