@@ -113,6 +113,14 @@ NEWEST_OF_OTHER_VISITS = """
     ) WHERE state NOT IN ('erased', 'vanished')
 """
 
+COUNT_UNCONFIRMED = """
+    SELECT COUNT(*) FROM (
+        SELECT recordings.state AS state, max(visits.number)
+        FROM visits JOIN recordings USING (visit_id)
+        GROUP BY visits.camera_id, recordings.path
+    ) WHERE state NOT IN ('confirmed', 'erased', 'vanished')
+"""
+
 
 def visit_values(visit: Visit) -> dict[str, str | None]:
     """Return the columns of a visit."""
