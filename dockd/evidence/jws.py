@@ -29,15 +29,8 @@ def verify(text: str, typ: str, key: VerifyingKey | None) -> bytes:
     With ``key`` None the signature is checked against the key that the JWS itself carries: that
     shows that the document is whole, not who wrote it.
     """
-    if not _COMPACT.fullmatch(text):
-        raise JwsError("not a compact JWS")
+    header = _header(text, typ)
     try:
-        # The header without the rest, which may be megabytes and is decoded once, below.
-        header = _JWS.get_unverified_header(text.split(".", maxsplit=1)[0] + "..")
-        if header.get("alg") != _ALGORITHM:
-            raise JwsError(f"its algorithm is {header.get('alg')!r}, not {_ALGORITHM}")
-        if header.get("typ") != typ:
-            raise JwsError(f"its type is {header.get('typ')!r}, not {typ}")
         key = key or _embedded_key(header)
         if header.get("kid") != key.key_id:
             raise JwsError(f"it names the key {header.get('kid')!r}, not {key.key_id}")
@@ -68,6 +61,29 @@ def unverified_payload(text: str) -> bytes:
     except jwt.InvalidTokenError as error:
         raise JwsError(f"not a sound JWS: {error}") from error
     return bytes(payload)
+
+
+def stated_payload(text: str, typ: str) -> bytes:
+    """Return what a JWS of this type says, without asking who signed it. Raises :class:`JwsError`."""
+    if not isinstance(_header(text, typ).get("kid"), str):
+        raise JwsError("it names no key")
+    return unverified_payload(text)
+
+
+def _header(text: str, typ: str) -> dict[str, object]:
+    """Return the header of a compact JWS whose algorithm and type are right."""
+    if not _COMPACT.fullmatch(text):
+        raise JwsError("not a compact JWS")
+    try:
+        # The header without the rest, which may be megabytes and is decoded once, elsewhere.
+        header = _JWS.get_unverified_header(text.split(".", maxsplit=1)[0] + "..")
+    except jwt.InvalidTokenError as error:
+        raise JwsError(f"not a sound JWS: {error}") from error
+    if header.get("alg") != _ALGORITHM:
+        raise JwsError(f"its algorithm is {header.get('alg')!r}, not {_ALGORITHM}")
+    if header.get("typ") != typ:
+        raise JwsError(f"its type is {header.get('typ')!r}, not {typ}")
+    return header
 
 
 def _embedded_key(header: dict[str, object]) -> VerifyingKey:
