@@ -1,0 +1,124 @@
+"""Outages of hours and fleets of docks, on virtual time."""
+
+import asyncio
+import gc
+import random
+from collections import Counter
+
+import pytest
+
+from dockd.core.errors import TargetUnavailableError
+from dockd.core.lifecycle import BayState
+from dockd.target.patience import Patience, RetryRules
+from tests.simulated.clock import virtual_time
+from tests.simulated.dock import SimulatedDock, body_camera
+
+DAY_S = 86_400.0
+DOCKS = 700
+STREAMS = 8
+
+
+@virtual_time
+async def test_a_lock_of_90_seconds_is_outlived() -> None:
+    """INV-1: nothing is erased meanwhile, and there is no second upload."""
+    async with SimulatedDock(latency_s=1.0) as dock:
+        dock.store.cut_append(after_bytes=3_000)
+        camera = body_camera("cam-1", 9_000)
+        dock.source.plug("1", camera)
+        await dock.until(lambda: any(upload.data for upload in dock.store.uploads.values()))
+        (upload,) = dock.store.uploads.values()
+        upload.locked = True
+        before = len(dock.store.requests)
+        await asyncio.sleep(90)
+        assert len(camera.files) == 1
+        assert len(dock.store.uploads) == 1
+        assert len(dock.store.requests) - before < 40
+        upload.locked = False
+        await dock.until_state("1", BayState.READY, within_s=300)
+        assert len(dock.store.held()) == 1
+        assert camera.files == {}
+
+
+@virtual_time
+async def test_ten_thousand_recordings_wait_for_a_day() -> None:
+    """INV-1, INV-3: memory and requests have bounds, and nothing but time is lost."""
+    async with SimulatedDock() as dock:
+        camera = body_camera("cam-1", *[20] * 10_000)
+        dock.store.down = True
+        dock.source.plug("1", camera)
+        await asyncio.sleep(3_600)
+        tasks, objects = len(asyncio.all_tasks()), count_objects()
+        dock.store.requests.clear()
+        await asyncio.sleep(DAY_S - 3_600)
+        requests = len(dock.store.requests)
+        dock.store.requests.clear()
+        assert requests < 1.5 * STREAMS * DAY_S / 30
+        assert count_objects() < objects + 5_000
+        assert len(asyncio.all_tasks()) <= tasks + STREAMS < 50
+        dock.store.down = False
+        # The longest pause is a minute.
+        await dock.until(lambda: dock.bay().state is BayState.SEALING, within_s=120, every_s=1)
+        assert len(dock.store.held()) == len(camera.files) == 10_000
+        assert len(dock.store.requests) < 10_000 + 50
+
+
+def count_objects() -> int:
+    gc.collect()
+    return len(gc.get_objects())
+
+
+# A fleet
+
+
+def arrivals(error: TargetUnavailableError, *, outage_s: float, seed: int) -> Counter[int]:
+    """Return how many requests of all docks come in each second after an outage has ended.
+
+    Each stream of each dock noticed the outage in its own moment of the first minute, and has paused
+    as the uploader does ever since.
+    """
+    rng = random.Random(seed)
+    seconds: Counter[int] = Counter()
+    for _ in range(DOCKS * STREAMS):
+        patience = Patience(RetryRules(), rng)
+        now_s = 0.0
+        while now_s < outage_s:
+            patience.begin_attempt()
+            patience.failed(error)
+            now_s += patience.pause_s(error)
+        seconds[int(now_s - outage_s)] += 1
+    return seconds
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_700_docks_do_not_come_back_at_once(seed: int) -> None:
+    """Every dock noticed in the very same moment, as when a router fails; an hour later it is mended."""
+    seconds = arrivals(TargetUnavailableError("away"), outage_s=3_600, seed=seed)
+    assert sum(seconds.values()) == DOCKS * STREAMS
+    assert max(seconds) <= 60
+    # Pauses are 30 s on average, so 187 requests come each second at first, and fewer later.
+    assert max(seconds.values()) < 250
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("wanted_s", [5.0, 30.0, 600.0])
+def test_docks_told_the_same_second_do_not_come_back_in_it(wanted_s: float, seed: int) -> None:
+    busy = TargetUnavailableError("busy", status=503, retry_after_s=wanted_s)
+    seconds = arrivals(busy, outage_s=0.5, seed=seed)
+    assert sum(seconds.values()) == DOCKS * STREAMS
+    assert max(seconds.values()) < DOCKS * STREAMS / 2
+
+
+@virtual_time
+async def test_a_pause_is_never_short_for_long() -> None:
+    """No busy loop: after ten failures a stream makes two requests a minute, whatever the store says."""
+    rng = random.Random(1)
+    patience = Patience(RetryRules(), rng)
+    error = TargetUnavailableError("busy", status=503, retry_after_s=0)
+    for _ in range(10):
+        patience.failed(error)
+        patience.pause_s(error)
+    pauses = []
+    for _ in range(1_000):
+        patience.failed(error)
+        pauses.append(patience.pause_s(error))
+    assert 25 < sum(pauses) / len(pauses) < 35
