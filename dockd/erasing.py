@@ -38,7 +38,12 @@ async def wipe(
     if visit.manifest is None or visit.manifest_receipt is None or visit.hold_until is None:
         raise ReceiptRejectedError(f"bay {visit.bay}: the visit has no proved manifest")
     request = WipeRequest(
-        presence, visit.visit_id, visit.manifest, visit.manifest_receipt, visit.hold_until
+        presence,
+        visit.visit_id,
+        visit.manifest,
+        visit.manifest_receipt,
+        visit.hold_until,
+        services.verifier.statements,
     )
     await services.journal.add_custody(
         _event(visit, "wipe.started", {"recordings": len(ingest.recordings)})

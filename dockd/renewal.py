@@ -5,6 +5,7 @@ a receipt by a key that is not known yet makes it ask at once.
 """
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ from dockd.target.enrolment import asking, check_certificate, signing_request
 STATEMENTS_NAME = "receipt-key-statements.txt"
 
 LOOK_EVERY_S = 3600.0
-LEARN_AGAIN_S = 10.0
+LEARN_AGAIN_S = 5.0
 """The least time between two questions about receipt keys that unknown ones cause."""
 
 _LARGEST_FILE_BYTES = 64 * 1024
@@ -47,7 +48,8 @@ class Renewal:
         self._key = key
         self._verifier = verifier
         self._asking = asyncio.Lock()
-        self._asked_s = -LEARN_AGAIN_S
+        self._asked_s = -math.inf
+        self._times_asked = 0
         self._take(self._remembered())
 
     async def run(self) -> None:
@@ -57,26 +59,30 @@ class Renewal:
             await self.learn_receipt_keys()
             await asyncio.sleep(LOOK_EVERY_S * random.uniform(0.5, 1.0))  # noqa: S311 (spreads load)
 
-    async def learn_receipt_keys(self) -> bool:
-        """Ask the store for its newer receipt keys; return whether there was one."""
+    async def learn_receipt_keys(self) -> None:
+        """Ask the store for its newer receipt keys. Who comes meanwhile shares the answer."""
+        asked = self._times_asked
         async with self._asking:
-            if time.monotonic() - self._asked_s < LEARN_AGAIN_S:
-                return False
+            if self._times_asked > asked:
+                return
+            await asyncio.sleep(self._asked_s + LEARN_AGAIN_S - time.monotonic())
             self._asked_s = time.monotonic()
-            for url in (self._target.url, *self._target.fallback_urls):
-                try:
-                    async with asking(url, self._connection) as client:
-                        statements = await client.receipt_keys()
-                except DockdError:
-                    continue  # a store that has none, or is away: receipts of known keys count as before
-                if self._take(statements):
-                    text = "".join(f"{statement}\n" for statement in self._verifier.statements)
-                    await asyncio.to_thread(
-                        durable.write_file, self._statements, text.encode("ascii")
-                    )
-                    return True
-                return False
-        return False
+            try:
+                await self._learn()
+            finally:
+                self._times_asked += 1
+
+    async def _learn(self) -> None:
+        for url in (self._target.url, *self._target.fallback_urls):
+            try:
+                async with asking(url, self._connection) as client:
+                    statements = await client.receipt_keys()
+            except DockdError:
+                continue  # a store that has none, or is away: receipts of known keys count as before
+            if self._take(statements):
+                text = "".join(f"{statement}\n" for statement in self._verifier.statements)
+                await asyncio.to_thread(durable.write_file, self._statements, text.encode("ascii"))
+            return
 
     async def renew_if_due(self) -> bool:
         """Renew the certificate in the last third of its life; return whether that was done."""

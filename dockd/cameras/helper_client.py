@@ -71,6 +71,7 @@ class HelperClient:
             visit=request.visit_id,
             manifest_receipt=request.manifest_receipt,
             hold_until=request.hold_until,
+            key_statements=request.key_statements,
         )
         payload = protocol.sealed(request.manifest.encode())
         with _closing(payload), self._connected() as connection:

@@ -38,6 +38,7 @@ from dockd.core.errors import (
 )
 from dockd.core.model import IdentifiedBy, Power, WipeReport
 from dockd.core.wipe_gate import Reason, WipeRefused
+from dockd.evidence.succession import MAX_STATEMENT_CHARS, MAX_STATEMENTS
 
 SOCKET_PATH = "/run/dockd/helper.sock"
 
@@ -60,6 +61,7 @@ class _Message(BaseModel):
 
 
 _Text = Annotated[str, Field(max_length=1000)]
+_Statement = Annotated[str, Field(max_length=MAX_STATEMENT_CHARS)]
 
 # Requests
 
@@ -79,7 +81,10 @@ class Open(_Message):
 
 
 class Wipe(_Message):
-    """Prove, then erase. The manifest, a compact JWS, goes along as a sealed memfd."""
+    """Prove, then erase. The manifest, a compact JWS, goes along as a sealed memfd.
+
+    ``key_statements`` lead from the pinned receipt key to its successors.
+    """
 
     do: Literal["wipe"] = "wipe"
     bay: _Text
@@ -87,6 +92,9 @@ class Wipe(_Message):
     visit: _Text
     manifest_receipt: Annotated[str, Field(max_length=16 * 1024)]
     hold_until: AwareDatetime
+    key_statements: Annotated[
+        tuple[_Statement, ...], Field(strict=False, max_length=MAX_STATEMENTS)
+    ] = ()
 
 
 class Charge(_Message):

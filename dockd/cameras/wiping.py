@@ -21,8 +21,8 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from dockd import __version__
@@ -63,6 +63,15 @@ class WipeAuthority:
     dock: str
     manifest_key: VerifyingKey | None
     verifier: ReceiptVerifier
+
+    def knowing(self, statements: Sequence[str]) -> "WipeAuthority":
+        """Return this with successors of the pinned receipt key, as far as that key vouches for them.
+
+        Raises ReceiptInvalidError for unsound statements: then nothing is to be erased.
+        """
+        pinned = self.verifier
+        verifier = ReceiptVerifier(pinned.store_id, pinned.key, pinned.confirm, statements)
+        return replace(self, verifier=verifier)
 
 
 class WipeStoppedError(Exception):

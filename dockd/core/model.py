@@ -347,13 +347,17 @@ class TargetProperties:
 
 @dataclass(frozen=True, slots=True)
 class WipeRequest:
-    """All that a wipe must be able to show: the manifest with its receipts, and its own receipt."""
+    """All that a wipe must be able to show: the manifest with its receipts, and its own receipt.
+
+    ``key_statements`` are the store's, about successors of the pinned receipt key.
+    """
 
     presence: Presence
     visit_id: str
     manifest: str
     manifest_receipt: str
     hold_until: datetime
+    key_statements: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

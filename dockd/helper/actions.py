@@ -56,6 +56,7 @@ class Asked:
     manifest: str
     manifest_receipt: str
     hold_until: datetime
+    key_statements: tuple[str, ...] = ()
 
 
 class Actions:
@@ -227,11 +228,12 @@ class Actions:
             asked.manifest_receipt,
             asked.hold_until,
         )
+        authority = self._authority.knowing(asked.key_statements)
         with contextlib.closing(erase.view(mount, docked.profile, camera)) as volume:
             return prove(
                 volume,
                 request,
-                authority=self._authority,
+                authority=authority,
                 camera=camera.camera_id,
                 now=self._now,
                 should_stop=should_stop,

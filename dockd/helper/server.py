@@ -197,6 +197,7 @@ class Server:
             protocol.read_sealed(payload).decode("ascii", "replace"),
             request.manifest_receipt,
             request.hold_until,
+            request.key_statements,
         )
         outcome = self._actions.wipe(asked, watched.should_stop)
         if isinstance(outcome, WipeReport):
