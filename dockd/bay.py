@@ -3,8 +3,9 @@
 import asyncio
 import random
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 from dockd.core.charging import is_charged
@@ -21,6 +22,7 @@ from dockd.core.lifecycle import WORK, Action, BayEvent, BayState, Work, after
 from dockd.core.model import (
     ChargeStatus,
     CustodyEvent,
+    EndedWipe,
     Listing,
     Presence,
     RecordingState,
@@ -29,7 +31,7 @@ from dockd.core.model import (
 )
 from dockd.core.recording import RecordingEvent, compare
 from dockd.core.wipe_gate import WipeRefused
-from dockd.erasing import wipe
+from dockd.erasing import keep_ended, wipe
 from dockd.evidence.sidecar import find_sidecars
 from dockd.ingest import Ingest, Services
 from dockd.ops import events
@@ -80,6 +82,8 @@ class Bay:
         self._observation: Observation | None = None
         self._news = asyncio.Event()
         self._differences = 0
+        self._finishing = False
+        self._ended: Sequence[EndedWipe] = ()
         self._work: dict[Work, Callable[[], Awaitable[BayEvent]]] = {
             Work.OPEN: self._open,
             Work.SCAN: self._scan,
@@ -106,6 +110,11 @@ class Bay:
     def busy_s(self) -> float:
         """Seconds that the call at hand on the camera has lasted."""
         return self._worker.busy_s
+
+    @property
+    def erases(self) -> bool:
+        """Whether the call at hand is an erasing, which may last as long as the card is slow."""
+        return self._finishing or self.state is BayState.WIPING
 
     @property
     def explanation(self) -> str | None:
@@ -291,8 +300,14 @@ class Bay:
     async def _finish_visit(self, verdict: Verdict) -> None:
         """Set the verdict and write the one line that sums the visit up."""
         visit, ingest = self._current()
-        if visit.finished_at is not None:
-            return
+        if visit.finished_at is None:
+            await self._sum_up(visit, ingest, verdict)
+        for ended in self._ended:
+            # Only now: until the verdict stands, a restart has to hear of it again.
+            self._worker.start(partial(self._source.acknowledge, ended.visit_id))
+        self._ended = ()
+
+    async def _sum_up(self, visit: Visit, ingest: Ingest, verdict: Verdict) -> None:
         now = self._services.clock.now()
         visit = replace(visit, finished_at=now, verdict=verdict)
         summary = sum_up(visit, ingest, self.listing, now)
@@ -323,15 +338,35 @@ class Bay:
         for recording in ingest.quarantined:
             await ingest.move(recording.path, RecordingEvent.TO_DO_AGAIN)
         if self._volume is None:
-            opened: list[Volume] = []
-            try:
-                await self._worker.start(lambda: opened.append(self._source.open_camera(presence)))
-            except asyncio.CancelledError:
-                # It may open yet; then nobody wants it any more.
-                self._worker.start(lambda: _close_all(opened))
-                raise
-            self._volume = opened[0]
+            self._volume = await self._open_volume(presence)
+        await self._hear_of_ended_wipes()
         return BayEvent.OPENED
+
+    async def _open_volume(self, presence: Presence) -> Volume:
+        if await self._worker.start(lambda: self._source.is_half_erased(presence)):
+            self._finishing = True
+            self.reason = "an erasing that was cut short is being finished; it may take hours"
+        opened: list[Volume] = []
+        try:
+            await self._worker.start(lambda: opened.append(self._source.open_camera(presence)))
+        except asyncio.CancelledError:
+            # It may open yet; then nobody wants it any more.
+            self._worker.start(lambda: _close_all(opened))
+            raise
+        finally:
+            self._finishing = False
+        return opened[0]
+
+    async def _hear_of_ended_wipes(self) -> None:
+        """Take into the history what was erased without anybody listening, here or elsewhere."""
+        visit, _ = self._current()
+        ended = await self._worker.start(self._source.ended_wipes)
+        for one in ended:
+            await keep_ended(self._services, self.name, one)
+        camera = visit.camera.camera_id
+        self._ended = [one for one in ended if one.camera_id == camera]
+        if any(one.visit_id == visit.visit_id for one in self._ended):
+            await self._load(visit)
 
     async def _scan(self) -> BayEvent:
         visit, ingest = self._current()
@@ -356,11 +391,17 @@ class Bay:
             self.reason = f"{len(hidden)} entries could not be looked into: {hidden[0].reason}"
             return BayEvent.PERSON_NEEDED
         if not self.listing.files and not ingest.count(RecordingState.CONFIRMED):
-            return BayEvent.FOUND_NOTHING
+            return BayEvent.FOUND_ERASED if self._was_erased() else BayEvent.FOUND_NOTHING
         if doubtful := await self._worker.start(lambda: ingest.unproved(self.listing)):
             await ingest.prove_again(doubtful)
             return BayEvent.FOUND_WORK
         return BayEvent.ALL_CONFIRMED
+
+    def _was_erased(self) -> bool:
+        """Whether it is empty because a wipe came to its end since it was docked."""
+        visit, ingest = self._current()
+        meanwhile = any(one.report.finished_at >= visit.started_at for one in self._ended)
+        return meanwhile or ingest.count(RecordingState.ERASED) > 0
 
     async def _take_recordings(self) -> BayEvent:
         _, ingest = self._current()

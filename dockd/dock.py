@@ -122,7 +122,7 @@ class Dock:
 
     def _report_stalls(self) -> None:
         for name, bay in self.bays.items():
-            stalled = bay.busy_s > STALL_S and bay.state is not BayState.WIPING
+            stalled = bay.busy_s > STALL_S and not bay.erases
             if stalled and name not in self._stalled:
                 events.BAY_STALLED.log(bay=name, busy_s=round(bay.busy_s))
             (self._stalled.add if stalled else self._stalled.discard)(name)

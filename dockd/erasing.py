@@ -6,6 +6,7 @@ from dockd.core.errors import ReceiptRejectedError
 from dockd.core.interfaces import CameraSource
 from dockd.core.model import (
     CustodyEvent,
+    EndedWipe,
     Presence,
     RecordingState,
     Visit,
@@ -57,13 +58,41 @@ async def wipe(
         await _keep_refusal(services, visit, ingest, outcome)
     else:
         await _keep_report(services, visit, ingest, outcome)
+    if isinstance(outcome, WipeReport) and outcome.verified:
+        await worker.start(lambda: source.acknowledge(visit.visit_id))
     return outcome
+
+
+async def keep_ended(services: Services, bay: str, ended: EndedWipe) -> None:
+    """Enter the end of a wipe into the history of the visit it belongs to, if it is not there yet.
+
+    For wipes whose end nobody heard of: finished after a break, or while the dock was down. ``bay``
+    is where it became known. Raises JournalError.
+    """
+    recordings = await services.journal.recordings(ended.visit_id)
+    confirmed = sum(item.state is RecordingState.CONFIRMED for item in recordings)
+    event = CustodyEvent(
+        "wipe.done", ended.visit_id, ended.camera_id, _details(ended.report, confirmed)
+    )
+    if await services.journal.end_wipe(ended.visit_id, event):
+        about = {"bay": bay, "camera": ended.camera_id, "visit": ended.visit_id}
+        events.WIPE_DONE.log(**about, **_facts(ended.report))
 
 
 async def _keep_report(
     services: Services, visit: Visit, ingest: Ingest, report: WipeReport
 ) -> None:
-    details: dict[str, object] = {
+    confirmed = ingest.count(RecordingState.CONFIRMED)
+    event = _event(visit, "wipe.done", _details(report, confirmed))
+    if report.verified:
+        await ingest.all_erased(event)
+    else:
+        await services.journal.add_custody(event)
+    events.WIPE_DONE.log(**_about(visit), **_facts(report))
+
+
+def _facts(report: WipeReport) -> dict[str, object]:
+    return {
         "method": report.method,
         "tool": report.tool,
         "wipe_level": report.level,
@@ -71,15 +100,16 @@ async def _keep_report(
         "bytes": report.bytes_erased,
         "verified": report.verified,
         "verification": report.verification,
+        "resumed": report.resumed,
     }
-    # Files are those of this run; an earlier one that was cut short may have erased some of the recordings.
-    counted = {"recordings": ingest.count(RecordingState.CONFIRMED), **details}
-    event = _event(visit, "wipe.done", {**counted, "at": report.finished_at.isoformat()})
-    if report.verified:
-        await ingest.all_erased(event)
-    else:
-        await services.journal.add_custody(event)
-    events.WIPE_DONE.log(**_about(visit), **details)
+
+
+def _details(report: WipeReport, recordings: int) -> dict[str, object]:
+    """Return what the custody log says of a wipe's end.
+
+    Files are those of this run; an earlier one that was cut short may have erased some of the recordings.
+    """
+    return {"recordings": recordings, **_facts(report), "at": report.finished_at.isoformat()}
 
 
 async def _keep_refusal(

@@ -205,13 +205,11 @@ class Ingest:
 
     async def all_erased(self, custody: CustodyEvent) -> None:
         """Record that every confirmed recording was erased from the camera."""
-        erased = [
-            replace(item, state=after(item.state, RecordingEvent.ERASED))
-            for item in self.recordings.values()
-            if item.state is RecordingState.CONFIRMED
-        ]
-        await self._services.journal.put_recordings(erased, custody)
-        self.recordings.update((item.path, item) for item in erased)
+        await self._services.journal.end_wipe(self._visit.visit_id, custody)
+        for path, item in self.recordings.items():
+            if item.state is RecordingState.CONFIRMED:
+                erased = after(item.state, RecordingEvent.ERASED)
+                self.recordings[path] = replace(item, state=erased)
 
     # One recording, up to its last byte; holds one of the dock's streams
 

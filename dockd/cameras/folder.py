@@ -29,6 +29,7 @@ from dockd.core.interfaces import Clock, ShouldStop
 from dockd.core.model import (
     Camera,
     ChargeStatus,
+    EndedWipe,
     IdentifiedBy,
     Listing,
     Presence,
@@ -192,6 +193,17 @@ class FolderSource:
             )
         finally:
             volume.close()
+
+    def is_half_erased(self, presence: Presence) -> bool:
+        """Never: what deleting leaves is whole, and is proved anew."""
+        return False
+
+    def ended_wipes(self) -> Sequence[EndedWipe]:
+        """None: who erases here also writes the journal, and proves anew what it did not get to."""
+        return ()
+
+    def acknowledge(self, visit_id: str) -> None:
+        """Nothing is kept here."""
 
     def charge(self, presence: Presence) -> ChargeStatus:
         """Return what is known of a folder's power: nothing."""

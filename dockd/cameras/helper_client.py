@@ -5,14 +5,14 @@ import os
 import select
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from dockd.cameras import helper_protocol as protocol
 from dockd.core.errors import HelperError, HelperUnavailableError
 from dockd.core.interfaces import ShouldStop
-from dockd.core.model import Camera, ChargeStatus, Power, WipeReport, WipeRequest
+from dockd.core.model import Camera, ChargeStatus, EndedWipe, Power, WipeReport, WipeRequest
 from dockd.core.wipe_gate import WipeRefused
 
 OPEN_TIMEOUT_S = 24 * 3600.0
@@ -24,6 +24,7 @@ STOP_TIMEOUT_S = 10.0
 _POLL_MS = 200
 
 A = TypeVar("A", bound=protocol.Answer)
+T = TypeVar("T")
 
 
 class HelperClient:
@@ -78,8 +79,7 @@ class HelperClient:
             self._send(connection, message, payload)
             answer, fd = self._wait(connection, OPEN_TIMEOUT_S, should_stop)
         if isinstance(answer, protocol.Refused):
-            with _closing(fd):
-                return self._reasons(fd)
+            return self._payload(fd, protocol.reasons_from_bytes)
         return _only(answer, fd, protocol.Wiped).report()
 
     def charge(self, bay: str) -> ChargeStatus:
@@ -103,6 +103,15 @@ class HelperClient:
         if answer.camera is None or answer.identified_by is None:
             return None
         return Camera(answer.camera, answer.identified_by)
+
+    def ended_wipes(self) -> Sequence[EndedWipe]:
+        """Return the wipes, of any camera, that are done and not acknowledged yet."""
+        _, fd = self._ask(protocol.AskEnded(), protocol.Ended)
+        return self._payload(fd, protocol.ended_from_bytes)
+
+    def acknowledge(self, visit_id: str) -> None:
+        """Say that the journal holds the end of a visit's wipe, so that it is not offered again."""
+        self._ask(protocol.Acknowledge(visit=visit_id), protocol.Acknowledged)
 
     def _ask(
         self, request: protocol.Request, kind: type[A], *, timeout_s: float = QUICK_TIMEOUT_S
@@ -163,13 +172,14 @@ class HelperClient:
                 os.close(fd)
             raise HelperError(f"{self._path}: {error}") from error
 
-    def _reasons(self, fd: int | None) -> WipeRefused:
+    def _payload(self, fd: int | None, read: Callable[[bytes], T]) -> T:
         if fd is None:
-            raise HelperError(f"{self._path}: a refusal without its reasons")
-        try:
-            return protocol.reasons_from_bytes(protocol.read_sealed(fd))
-        except protocol.MessageError as error:
-            raise HelperError(f"{self._path}: {error}") from error
+            raise HelperError(f"{self._path}: an answer without what belongs to it")
+        with _closing(fd):
+            try:
+                return read(protocol.read_sealed(fd))
+            except protocol.MessageError as error:
+                raise HelperError(f"{self._path}: {error}") from error
 
 
 def _only(answer: protocol.Answer, fd: int | None, kind: type[A]) -> A:

@@ -36,7 +36,7 @@ from dockd.core.errors import (
     HelperUnavailableError,
     ManifestInvalidError,
 )
-from dockd.core.model import IdentifiedBy, Power, WipeReport
+from dockd.core.model import EndedWipe, IdentifiedBy, Power, WipeReport
 from dockd.core.wipe_gate import Reason, WipeRefused
 from dockd.evidence.succession import MAX_STATEMENT_CHARS, MAX_STATEMENTS
 
@@ -119,7 +119,20 @@ class AskUnfinished(_Message):
     bay: _Text
 
 
-Request = Ping | Open | Wipe | Charge | SetPower | AskUnfinished
+class AskEnded(_Message):
+    """Which wipes, of any camera, are done and not acknowledged yet?"""
+
+    do: Literal["ended"] = "ended"
+
+
+class Acknowledge(_Message):
+    """The end of this visit's wipe is in the dock's journal: it need not be kept any longer."""
+
+    do: Literal["acknowledge"] = "acknowledge"
+    visit: _Text
+
+
+Request = Ping | Open | Wipe | Charge | SetPower | AskUnfinished | AskEnded | Acknowledge
 
 # Answers
 
@@ -151,6 +164,7 @@ class Wiped(_Message):
     verification: str
     finished_at: AwareDatetime
     preserved_b64: Annotated[tuple[str, ...], Field(strict=False)]
+    resumed: bool
 
     @classmethod
     def of(cls, report: WipeReport) -> "Wiped":
@@ -165,6 +179,7 @@ class Wiped(_Message):
             verification=report.verification,
             finished_at=report.finished_at,
             preserved_b64=tuple(base64.b64encode(path).decode() for path in report.preserved),
+            resumed=report.resumed,
         )
 
     def report(self) -> WipeReport:
@@ -179,6 +194,7 @@ class Wiped(_Message):
             finished_at=self.finished_at,
             preserved=tuple(base64.b64decode(path) for path in self.preserved_b64),
             tool=self.tool,
+            resumed=self.resumed,
         )
 
 
@@ -213,6 +229,18 @@ class Unfinished(_Message):
     identified_by: IdentifiedBy | None
 
 
+class Ended(_Message):
+    """The wipes that are done go along as a sealed memfd."""
+
+    answer: Literal["ended"] = "ended"
+
+
+class Acknowledged(_Message):
+    """It is not kept any longer."""
+
+    answer: Literal["acknowledged"] = "acknowledged"
+
+
 class Failed(_Message):
     """It did not work. ``kind`` names the error of core.errors that the client raises."""
 
@@ -221,7 +249,18 @@ class Failed(_Message):
     text: str
 
 
-Answer = Alive | Opened | Wiped | Refused | Charging | Powered | Unfinished | Failed
+Answer = (
+    Alive
+    | Opened
+    | Wiped
+    | Refused
+    | Charging
+    | Powered
+    | Unfinished
+    | Ended
+    | Acknowledged
+    | Failed
+)
 
 _REQUESTS: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="do")])
 _ANSWERS: TypeAdapter[Answer] = TypeAdapter(Annotated[Answer, Field(discriminator="answer")])
@@ -366,6 +405,39 @@ def reasons_from_bytes(data: bytes) -> WipeRefused:
     if not reasons:
         raise MessageError("a refusal without a reason")
     return WipeRefused(reasons)
+
+
+class KeptWipe(_Message):
+    """A wipe that is done, as it is sent, and as the helper keeps it; see core.model.EndedWipe."""
+
+    visit: str
+    camera: str
+    wiped: Wiped
+
+    @classmethod
+    def of(cls, ended: EndedWipe) -> "KeptWipe":
+        """Put it into this form."""
+        return cls(visit=ended.visit_id, camera=ended.camera_id, wiped=Wiped.of(ended.report))
+
+    def ended(self) -> EndedWipe:
+        """Take it out of this form."""
+        return EndedWipe(self.visit, self.camera, self.wiped.report())
+
+
+_KEPT: TypeAdapter[list[KeptWipe]] = TypeAdapter(list[KeptWipe])
+
+
+def ended_to_bytes(ended: Iterable[EndedWipe]) -> bytes:
+    """Put wipes that are done on the wire."""
+    return _KEPT.dump_json([KeptWipe.of(one) for one in ended])
+
+
+def ended_from_bytes(data: bytes) -> Sequence[EndedWipe]:
+    """Take them off the wire. Raises :class:`MessageError`."""
+    try:
+        return [one.ended() for one in _KEPT.validate_json(data)]
+    except ValueError as error:
+        raise MessageError(f"not a list of wipes: {error}") from error
 
 
 def _close_all(fds: Iterable[int]) -> None:

@@ -26,6 +26,7 @@ from dockd.core.interfaces import Clock, ShouldStop
 from dockd.core.model import (
     Camera,
     ChargeStatus,
+    EndedWipe,
     Presence,
     WipeReport,
     WipeRequest,
@@ -47,6 +48,12 @@ class Helper(Protocol):
         self, bay: str, request: WipeRequest, should_stop: ShouldStop
     ) -> WipeReport | WipeRefused:
         """Erase with proof."""
+
+    def ended_wipes(self) -> Sequence[EndedWipe]:
+        """Return the wipes that are done and not acknowledged yet."""
+
+    def acknowledge(self, visit_id: str) -> None:
+        """Say that the journal holds the end of a visit's wipe."""
 
     def charge(self, bay: str) -> ChargeStatus:
         """Charge; say how it goes."""
@@ -141,6 +148,21 @@ class UsbSource:
     def wipe(self, request: WipeRequest, should_stop: ShouldStop) -> WipeReport | WipeRefused:
         """Have the camera erased, with proof; see core.interfaces.CameraSource."""
         return self._helper.wipe(request.presence.bay, request, should_stop)
+
+    def is_half_erased(self, presence: Presence) -> bool:
+        """Whether its medium carries the mark of an erasing that was cut short."""
+        return self._helper.unfinished(presence.bay) is not None
+
+    def ended_wipes(self) -> Sequence[EndedWipe]:
+        """Return the reports that the helper still keeps; see core.interfaces.CameraSource."""
+        return self._helper.ended_wipes()
+
+    def acknowledge(self, visit_id: str) -> None:
+        """Tell the helper that a report need not be kept; it offers it again if it was away."""
+        try:
+            self._helper.acknowledge(visit_id)
+        except DockdError as error:
+            events.WIPE_UNACKNOWLEDGED.log(visit=visit_id, reason=str(error))
 
     def charge(self, presence: Presence) -> ChargeStatus:
         """Have the camera charged; see core.interfaces.CameraSource."""

@@ -14,6 +14,7 @@ from dockd.core.model import (
     ChargeStatus,
     Created,
     CustodyEvent,
+    EndedWipe,
     FileStat,
     Listing,
     Presence,
@@ -100,6 +101,21 @@ class CameraSource(Protocol):
         Stopped or interrupted anywhere, some listed files may be erased and the others are whole;
         the same request may be made again. Raises CameraGoneError, CameraUnreadableError.
         """
+
+    def is_half_erased(self, presence: Presence) -> bool:
+        """Whether an erasing of this camera was cut short; opening it then finishes that first,
+        however long it takes. Blocking. Raises as ``open_camera``.
+        """
+
+    def ended_wipes(self) -> Sequence[EndedWipe]:
+        """Return the wipes, of any camera, that are done and not acknowledged yet. Blocking.
+
+        Those are among them whose end nobody heard of, because this process or the one that erased
+        was cut short.
+        """
+
+    def acknowledge(self, visit_id: str) -> None:
+        """Say that the journal holds the end of a visit's wipe. Blocking; never raises."""
 
     def charge(self, presence: Presence) -> ChargeStatus:
         """Charge the camera, with its data off where that can be; say how it goes. Blocking.
@@ -204,3 +220,9 @@ class Journal(Protocol):
         self, recordings: Sequence[Recording], event: CustodyEvent | None
     ) -> None:
         """Insert or replace recordings of a visit, all or none."""
+
+    async def end_wipe(self, visit_id: str, event: CustodyEvent) -> bool:
+        """Mark the confirmed recordings of a visit as erased; return whether that was news.
+
+        When the visit has none, but others, its wipe's end is known already, and nothing is written.
+        """

@@ -41,6 +41,7 @@ class BayEvent(StrEnum):
     OPENED = "opened"
     FOUND_WORK = "found_work"
     FOUND_NOTHING = "found_nothing"
+    FOUND_ERASED = "found_erased"
     ALL_CONFIRMED = "all_confirmed"
     ROUND_DONE = "round_done"
     SEALED = "sealed"
@@ -133,6 +134,8 @@ TABLE: Mapping[tuple[BayState, BayEvent], Transition] = {
     (_S.OPENING, _E.UNPLUGGED): _PULLED,
     (_S.SCANNING, _E.FOUND_WORK): Transition(_S.INGESTING),
     (_S.SCANNING, _E.FOUND_NOTHING): Transition(_S.CHARGING, (_A.CLOSE_VOLUME,), Verdict.EMPTY),
+    # A wipe that was cut short has come to its end while the camera was opened.
+    (_S.SCANNING, _E.FOUND_ERASED): Transition(_S.CHARGING, (_A.CLOSE_VOLUME,), Verdict.WIPED),
     (_S.SCANNING, _E.ALL_CONFIRMED): Transition(_S.SEALING),
     (_S.SCANNING, _E.PERSON_NEEDED): _ASK,
     (_S.SCANNING, _E.UNPLUGGED): _PULLED,

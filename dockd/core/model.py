@@ -365,7 +365,7 @@ class WipeReport:
     """What an eraser did and checked, in the words of NIST SP 800-88r2 for the level.
 
     ``tool`` names the programs that did it, with their versions; ``preserved`` are the camera's own
-    settings files that were left or put back.
+    settings files that were left or put back; ``resumed`` says that it had been cut short before.
     """
 
     method: str
@@ -377,6 +377,16 @@ class WipeReport:
     finished_at: datetime
     preserved: tuple[bytes, ...] = ()
     tool: str = ""
+    resumed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EndedWipe:
+    """A verified wipe that is done, and the visit in which the gate permitted it."""
+
+    visit_id: str
+    camera_id: str
+    report: WipeReport
 
 
 class Power(StrEnum):

@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -26,6 +26,7 @@ from dockd.core.interfaces import ShouldStop
 from dockd.core.model import (
     Camera,
     ChargeStatus,
+    EndedWipe,
     Power,
     Presence,
     WipeReport,
@@ -125,6 +126,8 @@ class Actions:
                 outcome = self._prove_and_erase(asked, docked, medium, should_stop)
         if isinstance(outcome, WipeReport):
             _log_report(asked.bay, docked.camera, asked.visit, outcome)
+            if outcome.verified:
+                self._ledger.keep(EndedWipe(asked.visit, docked.camera.camera_id, outcome))
         return outcome
 
     def charge(self, bay: str) -> ChargeStatus:
@@ -165,6 +168,14 @@ class Actions:
             return None
         _, entry = found
         return Camera(entry.camera, entry.identified_by)
+
+    def ended_wipes(self) -> Iterable[EndedWipe]:
+        """Return the verified wipes, of any camera, that were not acknowledged yet."""
+        return self._ledger.ended()
+
+    def acknowledge(self, visit: str) -> None:
+        """Forget the report of a visit's wipe: the daemon has it."""
+        self._ledger.acknowledge(visit)
 
     @contextlib.contextmanager
     def _alone(self, bay: str) -> Iterator[None]:
@@ -252,7 +263,13 @@ class Actions:
         camera = Camera(entry.camera, entry.identified_by)
         _log_erasing(bay, camera, entry.visit, entry.method, entry.manifest_sha256, resumed=resumed)
         return erase.carry_out(
-            medium, entry, profile, self._ledger, now=self._now, should_stop=should_stop
+            medium,
+            entry,
+            profile,
+            self._ledger,
+            now=self._now,
+            should_stop=should_stop,
+            resumed=resumed,
         )
 
     # What was cut short
@@ -320,6 +337,7 @@ class Actions:
             words = "the new file system was completed after a break, mounted anew and compared"
             report = erase.report_of(entries[0], self._now, words)
             _log_report(docked.bay, docked.camera, entries[0].visit, report)
+            self._ledger.finish(entries[0], report)
         self._forget_entries(docked, medium)
 
     def _entries_about(self, docked: Docked, medium: Medium) -> list[Entry]:
@@ -419,4 +437,5 @@ def _log_report(bay: str, camera: Camera, visit: str, report: WipeReport) -> Non
         preserved=list(report.preserved),
         verified=report.verified,
         verification=report.verification,
+        resumed=report.resumed,
     )

@@ -8,7 +8,7 @@ overwriting destroy what a proof would be read from, so they go through the ledg
 3. overwrite only: every block of the disk but the mark is written, then read back and compared;
 4. the new file system is copied, all but its first block, and read back; then the first block;
 5. the camera's directories and settings are put back, the medium is mounted anew and compared;
-6. the entry is removed.
+6. the report is kept in the ledger, and the entry is removed.
 
 Cut short up to the last write of step 4, the medium carries the mark and all starts again at step 3;
 after that, it has a whole and empty file system, and step 5 is taken again.
@@ -16,10 +16,10 @@ after that, it has a whole and empty file system, and step 5 is taken again.
 
 import base64
 import contextlib
-import dataclasses
 import os
 import struct
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime
 
 from dockd.cameras import wiping
@@ -83,7 +83,7 @@ def delete(
     words = "written back, mounted anew and listed: no recording is left"
     if left:
         words = f"{left} files are still there after mounting anew"
-    return dataclasses.replace(report, verified=not left, verification=words)
+    return replace(report, verified=not left, verification=words)
 
 
 def plan(
@@ -146,10 +146,12 @@ def carry_out(
     *,
     now: Now,
     should_stop: ShouldStop,
+    resumed: bool,
 ) -> WipeReport:
     """Format or overwrite as the entry says, from its beginning, whether it is new or was cut short.
 
-    Stopped on the way, it returns a report that is not verified. Raises CameraError, HelperError.
+    Its report stays in the ledger until it is acknowledged. Stopped on the way, it returns one that is
+    not verified. Raises CameraError, HelperError.
     """
     with Image(entry.recipe) as image:
         ledger.add(entry)
@@ -165,11 +167,12 @@ def carry_out(
             return _report(entry, now(), image.tool, words, verified=False)
         tool = image.tool
     give_back(medium, entry, profile)
-    ledger.remove(entry)
     words = "the new file system was read back, mounted anew and compared"
     if entry.method == "overwrite":
         words = f"every block was read back and compared; {words}"
-    return _report(entry, now(), tool, words, verified=True)
+    report = replace(_report(entry, now(), tool, words, verified=True), resumed=resumed)
+    ledger.finish(entry, report)
+    return report
 
 
 def give_back(medium: Medium, entry: Entry, profile: Profile) -> None:
@@ -210,7 +213,7 @@ def stopped_report(method: str, now: Now) -> WipeReport:
 
 def report_of(entry: Entry, now: Now, verification: str) -> WipeReport:
     """Return the report of an erasing whose end only had to be completed."""
-    return _report(entry, now(), "", verification, verified=True)
+    return replace(_report(entry, now(), "", verification, verified=True), resumed=True)
 
 
 @contextlib.contextmanager

@@ -1,34 +1,42 @@
-"""The ledger of wipes under way: permits that were given, and must survive a power cut.
+"""The ledger of wipes: permits that were given and must survive a power cut, and how they ended.
 
 Formatting and overwriting destroy what a new proof would be read from, so before their first
 destructive step an entry is written here, durably, and the first block of the volume is replaced by a
 mark: random bytes that are in this entry and nowhere else. A medium that is found with that mark is
 surely the one for which the permit was given, and its erasing is finished without another proof. Any
 other medium, whatever its serial number or label, is not. After success the entry is removed.
+
+What was done and checked is kept until the daemon has it in its journal, because the answer to a
+request may never arrive.
 """
 
 import base64
+import hashlib
 import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from dockd.cameras.discovery import FileSystem
+from dockd.cameras.helper_protocol import KeptWipe
 from dockd.core.errors import HelperError
-from dockd.core.model import Camera, IdentifiedBy
+from dockd.core.model import Camera, EndedWipe, IdentifiedBy, WipeReport
 from dockd.helper.block import BLOCK_BYTES, SECTOR_BYTES
 from dockd.helper.image import Recipe
 from dockd.journal import durable
 from dockd.ops import events
 
 MOST_ENTRIES = 1000
-"""Beyond this the oldest are dropped: media that never came back."""
+"""Beyond this the oldest are dropped: media that never came back, reports that nobody wanted."""
 
 _LARGEST_ENTRY_BYTES = 64 << 20
 _TITLE = b"dockd: this medium is being erased; dock it again to finish.\n"
 _TOKEN_BYTES = 32
+_ENTRIES, _REPORTS = "[0-9a-f]*.json", "report-*.json"
+
+M = TypeVar("M", bound=BaseModel)
 
 
 class _Wire(BaseModel):
@@ -123,13 +131,14 @@ class Ledger:
     def add(self, entry: Entry) -> None:
         """Write an entry; when this returns, it survives a power cut. Raises HelperError."""
         try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            durable.sync_directory(self._directory.parent)
-            for old in self._files()[MOST_ENTRIES - 1 :]:
-                old.unlink()
-            durable.write_file(self._path(entry), entry.model_dump_json().encode())
+            self._write(self._path(entry), entry, _ENTRIES)
         except OSError as error:
             raise HelperError(f"{self._directory}: {error.strerror}; nothing is erased") from error
+
+    def finish(self, entry: Entry, report: WipeReport) -> None:
+        """Keep the report of an entry's wipe, then forget the entry. Raises HelperError."""
+        self.keep(EndedWipe(entry.visit, entry.camera, report))
+        self.remove(entry)
 
     def remove(self, entry: Entry) -> None:
         """Forget an entry whose wipe has ended. Raises HelperError."""
@@ -141,21 +150,55 @@ class Ledger:
 
     def entries(self) -> Iterator[Entry]:
         """Return the entries, newest first. One that cannot be read is logged, and allows nothing."""
-        for path in self._files():
+        return self._read(_ENTRIES, Entry)
+
+    def keep(self, ended: EndedWipe) -> None:
+        """Keep the first report of a visit's wipe until it is acknowledged. Raises HelperError."""
+        path = self._report_path(ended.visit_id)
+        try:
+            if not path.exists():
+                self._write(path, KeptWipe.of(ended), _REPORTS)
+        except OSError as error:
+            raise HelperError(f"{self._directory}: {error.strerror}") from error
+
+    def ended(self) -> Iterator[EndedWipe]:
+        """Return what is kept of wipes that are done, newest first."""
+        return (kept.ended() for kept in self._read(_REPORTS, KeptWipe))
+
+    def acknowledge(self, visit_id: str) -> None:
+        """Forget the report of a visit's wipe, which the daemon has. Raises HelperError."""
+        try:
+            self._report_path(visit_id).unlink(missing_ok=True)
+        except OSError as error:
+            raise HelperError(f"{self._directory}: {error.strerror}") from error
+
+    def _path(self, entry: Entry) -> Path:
+        return self._directory / f"{entry.token}.json"
+
+    def _report_path(self, visit_id: str) -> Path:
+        # The daemon's own words never become part of a path.
+        return self._directory / f"report-{hashlib.sha256(visit_id.encode()).hexdigest()}.json"
+
+    def _write(self, path: Path, content: BaseModel, kind: str) -> None:
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        durable.sync_directory(self._directory.parent)
+        for old in self._files(kind)[MOST_ENTRIES - 1 :]:
+            old.unlink(missing_ok=True)
+        durable.write_file(path, content.model_dump_json().encode())
+
+    def _read(self, kind: str, model: type[M]) -> Iterator[M]:
+        for path in self._files(kind):
             try:
                 with path.open("rb") as file:
-                    yield Entry.model_validate_json(file.read(_LARGEST_ENTRY_BYTES))
+                    yield model.model_validate_json(file.read(_LARGEST_ENTRY_BYTES))
             except FileNotFoundError:
                 continue
             except (OSError, ValidationError) as error:
                 events.HELPER_LEDGER_UNREADABLE.log(file=str(path), error=error)
 
-    def _path(self, entry: Entry) -> Path:
-        return self._directory / f"{entry.token}.json"
-
-    def _files(self) -> list[Path]:
+    def _files(self, kind: str) -> list[Path]:
         files = []
-        for path in self._directory.glob("[0-9a-f]*.json"):
+        for path in self._directory.glob(kind):
             try:
                 files.append((path.stat().st_mtime_ns, path))
             except FileNotFoundError:

@@ -148,7 +148,7 @@ class Server:
 
     def _reply(self, request: protocol.Request, payload: int | None, watched: "_Watched") -> Reply:
         """Do what is asked; every failure becomes an answer and a line in the log."""
-        bay = None if isinstance(request, protocol.Ping) else request.bay
+        bay = getattr(request, "bay", None)
         try:
             return self._do(request, payload, watched)
         except DockdError as error:
@@ -186,6 +186,12 @@ class Server:
                     camera=camera.camera_id if camera else None,
                     identified_by=camera.identified_by if camera else None,
                 ), None
+            case protocol.AskEnded():
+                ended = protocol.ended_to_bytes(actions.ended_wipes())
+                return protocol.Ended(), protocol.sealed(ended)
+            case protocol.Acknowledge():
+                actions.acknowledge(request.visit)
+                return protocol.Acknowledged(), None
 
     def _wipe(self, request: protocol.Wipe, payload: int | None, watched: "_Watched") -> Reply:
         if payload is None:

@@ -124,6 +124,22 @@ class SqliteJournal:
 
         await self._database.write(change)
 
+    async def end_wipe(self, visit_id: str, event: CustodyEvent) -> bool:
+        """Mark the confirmed recordings of a visit as erased; return whether that was news.
+
+        When the visit has none, but others, its wipe's end is known already, and nothing is written.
+        """
+
+        def change(connection: sqlite3.Connection) -> bool:
+            erased = connection.execute(schema.ERASE_CONFIRMED, (visit_id,)).rowcount
+            known = connection.execute(schema.HAS_RECORDINGS, (visit_id,)).fetchone()[0]
+            if known and not erased:
+                return False
+            self._append(connection, event)
+            return True
+
+        return await self._database.write(change)
+
     async def custody_entries(self) -> AsyncIterator[SealedEntry]:
         """Iterate over the custody log, oldest entry first, a page at a time."""
         start = _BEFORE_ALL

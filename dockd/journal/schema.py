@@ -121,6 +121,12 @@ COUNT_UNCONFIRMED = """
     ) WHERE state NOT IN ('confirmed', 'erased', 'vanished')
 """
 
+ERASE_CONFIRMED = """
+    UPDATE recordings SET state = 'erased' WHERE visit_id = ? AND state = 'confirmed'
+"""
+
+HAS_RECORDINGS = "SELECT EXISTS (SELECT 1 FROM recordings WHERE visit_id = ?)"
+
 
 def visit_values(visit: Visit) -> dict[str, str | None]:
     """Return the columns of a visit."""

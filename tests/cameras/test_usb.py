@@ -18,6 +18,7 @@ from dockd.core.interfaces import CameraSource, ShouldStop
 from dockd.core.model import (
     Camera,
     ChargeStatus,
+    EndedWipe,
     IdentifiedBy,
     Power,
     Presence,
@@ -48,6 +49,7 @@ class FakeHelper:
     root: Path | None = None
     owner: Camera | None = None
     away: bool = False
+    ended: Sequence[EndedWipe] = ()
     asked: list[tuple[str, ...]] = field(default_factory=list)
     answered: threading.Event = field(default_factory=threading.Event)
 
@@ -65,6 +67,14 @@ class FakeHelper:
     def charge(self, bay: str) -> ChargeStatus:
         self.asked.append(("charge", bay))
         return ChargeStatus(Power.ON)
+
+    def ended_wipes(self) -> Sequence[EndedWipe]:
+        return self.ended
+
+    def acknowledge(self, visit_id: str) -> None:
+        if self.away:
+            raise HelperUnavailableError("away")
+        self.asked.append(("acknowledge", visit_id))
 
     def unfinished(self, bay: str) -> Camera | None:
         self.asked.append(("unfinished", bay))
@@ -370,3 +380,28 @@ def test_wiping_and_charging_are_asked_of_the_helper() -> None:
     dock.source.wipe(request, lambda: False)
     assert dock.source.charge(presence) == ChargeStatus(Power.ON)
     assert dock.helper.asked == [("wipe", "left", "v1"), ("charge", "left")]
+
+
+def test_what_the_helper_finished_is_heard_of_until_it_is_acknowledged() -> None:
+    """INV-4: a helper that is away when it is told so only offers it once more."""
+    dock = Dock()
+    finished_at = from_rfc3339("2031-01-01T00:00:00Z")
+    report = WipeReport("format", "erase", 1, 1, True, "compared", finished_at, resumed=True)
+    dock.helper.ended = [EndedWipe("v1", CAMERA.camera_id, report)]
+    assert dock.source.ended_wipes() == dock.helper.ended
+    dock.helper.away = True
+    with capture_logs() as lines:
+        dock.source.acknowledge("v1")
+    assert [line["event"] for line in lines] == ["wipe.unacknowledged"]
+    dock.helper.away = False
+    dock.source.acknowledge("v1")
+    assert dock.helper.asked == [("acknowledge", "v1")]
+
+
+def test_a_half_erased_camera_is_known_before_it_is_opened() -> None:
+    dock = Dock()
+    presence = dock.look(DEVICE)
+    assert presence is not None
+    assert not dock.source.is_half_erased(presence)
+    dock.helper.owner = CAMERA
+    assert dock.source.is_half_erased(presence)

@@ -62,6 +62,21 @@ def require_empty_camera(rig: Rig) -> None:
         loops.write_raw(rig.camera.node)
 
 
+def require_one_report(rig: Rig, *, resumed: bool) -> None:
+    """The daemon hears of one verified wipe, in the visit of its permit, until it acknowledges (INV-4)."""
+    actions = rig.actions()
+    (ended,) = actions.ended_wipes()
+    assert (ended.visit_id, ended.camera_id) == (rig.request().visit_id, loops.CAMERA)
+    assert (ended.report.method, ended.report.verified) == (rig.method, True)
+    assert ended.report.resumed is resumed
+    open_and_list(rig)
+    assert list(actions.ended_wipes()) == [ended], "it is offered until it is acknowledged"
+    actions.acknowledge("another visit")
+    assert list(actions.ended_wipes()) == [ended]
+    actions.acknowledge(ended.visit_id)
+    assert list(actions.ended_wipes()) == []
+
+
 def killed_in(rig: Rig, owner: Any, name: str, call: int, *, after: bool) -> bool:
     """Wipe in a process that is killed around the Nth call of a function; False: it got through."""
     pid = os.fork()
@@ -106,6 +121,7 @@ def test_killed_while_deleting_the_rest_is_whole_and_is_proved_anew(
     assert report.verified
     assert report.files_erased == len(left)
     require_empty_camera(rig)
+    require_one_report(rig, resumed=False)
 
 
 WRITES = {"format": 5, "overwrite": 13}
@@ -146,8 +162,10 @@ def test_killed_at_any_write_it_is_finished_at_the_next_docking(
         assert open_and_list(rig) == set(loops.CONTENTS)
         assert wipe(rig).verified
     else:
+        assert list(actions.ended_wipes()) == []
         assert open_and_list(rig) == set()
     require_empty_camera(rig)
+    require_one_report(rig, resumed=begun)
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
@@ -157,6 +175,7 @@ def test_killed_at_any_write_it_is_finished_at_the_next_docking(
         (Ledger, "add", True),
         (keeping, "put_back", False),
         (keeping, "_write", False),
+        (Ledger, "keep", False),
         (Ledger, "remove", False),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
@@ -171,6 +190,9 @@ def test_killed_between_the_steps_it_is_finished_at_the_next_docking(
     assert list(rig.ledger.entries()) == []
     if not whole:
         require_empty_camera(rig)
+        (ended,) = rig.actions().ended_wipes()
+        kept_before = owner is Ledger and (name == "remove" or after)
+        require_one_report(rig, resumed=not kept_before)
 
 
 def half_erased(rig: Rig) -> None:

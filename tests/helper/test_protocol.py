@@ -21,7 +21,7 @@ from dockd.core.errors import (
     HelperUnavailableError,
     ManifestInvalidError,
 )
-from dockd.core.model import IdentifiedBy, Power, WipeReport
+from dockd.core.model import EndedWipe, IdentifiedBy, Power, WipeReport
 from dockd.core.wipe_gate import Reason, WipeRefused
 
 Pair = tuple[socket.socket, socket.socket]
@@ -36,6 +36,7 @@ REPORT = WipeReport(
     datetime(2031, 3, 14, tzinfo=UTC),
     (b"\xff",),
     "x 1",
+    resumed=True,
 )
 REQUESTS: Sequence[protocol.Request] = (
     protocol.Ping(),
@@ -46,6 +47,8 @@ REQUESTS: Sequence[protocol.Request] = (
     protocol.Charge(bay="1"),
     protocol.SetPower(bay="1", action="cycle"),
     protocol.AskUnfinished(bay="1"),
+    protocol.AskEnded(),
+    protocol.Acknowledge(visit="v"),
 )  # fmt: skip
 ANSWERS: Sequence[protocol.Answer] = (
     protocol.Alive(version="1", bays=("1", "2")),
@@ -55,6 +58,8 @@ ANSWERS: Sequence[protocol.Answer] = (
     protocol.Charging(power=Power.UNKNOWN, battery_percent=None, minimum_s=0.5, wanted_percent=80),
     protocol.Powered(power=Power.ON),
     protocol.Unfinished(camera="c", identified_by=IdentifiedBy.SERIAL),
+    protocol.Ended(),
+    protocol.Acknowledged(),
     protocol.Failed(kind="busy", text="later"),
 )
 
@@ -115,6 +120,13 @@ def test_the_reasons_of_a_refusal_keep_every_byte(
 def test_other_bytes_are_no_reasons(data: bytes) -> None:
     with pytest.raises(protocol.MessageError):
         protocol.reasons_from_bytes(data)
+
+
+def test_wipes_that_are_done_keep_every_byte() -> None:
+    ended = [EndedWipe("v", "c", REPORT)]
+    assert protocol.ended_from_bytes(protocol.ended_to_bytes(ended)) == ended
+    with pytest.raises(protocol.MessageError):
+        protocol.ended_from_bytes(b'[{"visit": "v"}]')
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from dockd.core.interfaces import ShouldStop
 from dockd.core.model import (
     Camera,
     ChargeStatus,
+    EndedWipe,
     IdentifiedBy,
     Power,
     Presence,
@@ -58,6 +59,7 @@ class StandIn:
     held: threading.Event = field(default_factory=threading.Event)
     told_to_stop: threading.Event = field(default_factory=threading.Event)
     wait_in: str | None = None
+    ended: list[EndedWipe] = field(default_factory=list)
 
     def _may_wait(self, bay: str) -> None:
         if bay == self.wait_in:
@@ -87,6 +89,12 @@ class StandIn:
     def power(self, bay: str, action: str) -> Power:
         self._may_wait(bay)
         return Power.OFF if action == "off" else Power.ON
+
+    def ended_wipes(self) -> list[EndedWipe]:
+        return self.ended
+
+    def acknowledge(self, visit: str) -> None:
+        self.ended = [one for one in self.ended if one.visit_id != visit]
 
     def unfinished(self, bay: str) -> Camera | None:
         self._may_wait(bay)
@@ -129,6 +137,16 @@ def test_every_question_gets_its_answer(serve: Serve) -> None:
     assert client.power("1", "off") is Power.OFF
     assert client.unfinished("1") == CAMERA
     assert client.unfinished("2") is None
+
+
+def test_wipes_that_are_done_are_offered_until_they_are_acknowledged(serve: Serve) -> None:
+    """INV-4: whatever their number and the length of what was preserved."""
+    report = replace(REPORT, preserved=(b"\xff" * 255,) * 200, resumed=True)
+    first, second = (EndedWipe(visit, "camera", report) for visit in "vw")
+    client = serve(StandIn(ended=[first, second]))
+    assert client.ended_wipes() == [first, second]
+    client.acknowledge("v")
+    assert client.ended_wipes() == [second]
 
 
 def test_a_refusal_of_a_hundred_thousand_reasons_arrives_whole(serve: Serve) -> None:

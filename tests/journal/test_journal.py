@@ -212,6 +212,29 @@ async def test_recording_put_again_replaces_the_old_one(journal: SqliteJournal) 
     assert await journal.recordings("visit-1") == [changed, ODD]
 
 
+async def test_the_end_of_a_wipe_is_told_once(journal: SqliteJournal, path: Path) -> None:
+    """INV-4: whoever hears of it first; what was not confirmed was not erased."""
+    await begin(journal, "v1")
+    confirmed = replace(PLAIN, visit_id="v1", state=RecordingState.CONFIRMED)
+    pending = replace(ODD, visit_id="v1", state=RecordingState.PENDING)
+    await journal.put_recordings([confirmed, pending], None)
+    assert await journal.end_wipe("v1", event("wipe.done"))
+    assert not await journal.end_wipe("v1", event("wipe.done"))
+    states = {item.path: item.state for item in await journal.recordings("v1")}
+    assert states == {
+        confirmed.path: RecordingState.ERASED,
+        pending.path: RecordingState.PENDING,
+    }
+    assert [each["event"] for each in entries(path)].count("wipe.done") == 1
+
+
+async def test_the_end_of_a_wipe_of_a_lost_journal_is_told_all_the_same(
+    journal: SqliteJournal, path: Path
+) -> None:
+    assert await journal.end_wipe("unknown", event("wipe.done"))
+    assert entries(path)[-1]["event"] == "wipe.done"
+
+
 async def test_recordings_are_put_all_or_none(journal: SqliteJournal) -> None:
     """INV-3."""
     await journal.begin_visit(VISIT, event("visit.began"))

@@ -111,6 +111,9 @@ class HangingSource:
         await asyncio.Event().wait()
         yield
 
+    def is_half_erased(self, _: Presence) -> bool:
+        return False
+
     def open_camera(self, _: Presence) -> Any:
         self.hanging.set()
         self.let_go.wait()

@@ -14,7 +14,7 @@ import contextlib
 import hashlib
 import random
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dockd.cameras.wiping import WipeAuthority
 from dockd.core.errors import CameraGoneError, CameraUnreadableError
@@ -22,6 +22,7 @@ from dockd.core.interfaces import Clock, ShouldStop
 from dockd.core.model import (
     Camera,
     ChargeStatus,
+    EndedWipe,
     FileStat,
     IdentifiedBy,
     ListedFile,
@@ -107,7 +108,8 @@ class SimulatedCamera:
     """A camera that can be plugged into a :class:`SimulatedSource`, with its files by path.
 
     ``erased`` keeps path and digest of everything a wipe took away, for checks of INV-1.
-    ``vanishes_after_erasing`` pulls it in mid-wipe, after so many files.
+    ``vanishes_after_erasing`` pulls it in mid-wipe, after so many files. ``breaks_off`` pulls it in the
+    middle of a formatting, which the next opening finishes: meanwhile ``half_erased`` is its report.
     """
 
     camera_id: str
@@ -116,6 +118,8 @@ class SimulatedCamera:
     erased: list[tuple[bytes, str]] = field(default_factory=list)
     unreadable: bool = False
     vanishes_after_erasing: int | None = None
+    breaks_off: bool = False
+    half_erased: EndedWipe | None = None
     _ticks: int = 0
 
     def record(
@@ -243,7 +247,8 @@ class SimulatedSource:
     """Implements core.interfaces.CameraSource over simulated cameras.
 
     ``on_read`` is called before each read with who is read and how much; it can make a card slow or
-    hang, or do mischief at just that moment. ``open_volumes`` shows what was not closed.
+    hang, or do mischief at just that moment; ``on_open`` before each opening. ``open_volumes`` shows
+    what was not closed, ``ended`` the reports of wipes that were not acknowledged.
     """
 
     def __init__(
@@ -259,6 +264,8 @@ class SimulatedSource:
         self.on_read: Callable[[Presence, int], None] = lambda _presence, _size_bytes: None
         self.open_volumes: set[SimulatedVolume] = set()
         self.charging: dict[str, ChargeStatus] = {}
+        self.ended: dict[str, EndedWipe] = {}
+        self.on_open: Callable[[Presence], None] = lambda _presence: None
         self.authority = authority
         self._clock = clock
         self._docked: dict[str, list[_Docked]] = {bay: [] for bay in bays}
@@ -305,6 +312,8 @@ class SimulatedSource:
     def open_camera(self, presence: Presence) -> SimulatedVolume:
         for docked in self._docked[presence.bay]:
             if _presence(presence.bay, docked.camera) == presence:
+                self.on_open(presence)
+                self._finish(docked.camera)
                 volume = SimulatedVolume(self, presence, docked)
                 self.open_volumes.add(volume)
                 return volume
@@ -327,10 +336,46 @@ class SimulatedSource:
             )
             if isinstance(permit, WipeRefused):
                 return permit
-            return self._erase(volume, permit.redeem(), should_stop)
+            files = permit.redeem()
+            if volume.camera.breaks_off:
+                self._break_off(volume, files, request.visit_id)
+            report = self._erase(volume, files, should_stop)
+            if report.verified:
+                ended = EndedWipe(request.visit_id, volume.camera.camera_id, report)
+                self.ended.setdefault(request.visit_id, ended)
+            return report
+
+    def is_half_erased(self, presence: Presence) -> bool:
+        return any(docked.camera.half_erased for docked in self._docked[presence.bay])
+
+    def ended_wipes(self) -> Sequence[EndedWipe]:
+        return list(self.ended.values())
+
+    def acknowledge(self, visit_id: str) -> None:
+        self.ended.pop(visit_id, None)
 
     def charge(self, presence: Presence) -> ChargeStatus:
         return self.charging.get(presence.bay, ChargeStatus())
+
+    def _break_off(self, volume: SimulatedVolume, files: Sequence[FreshFile], visit: str) -> None:
+        camera = volume.camera
+        camera.breaks_off = False
+        report = WipeReport(
+            "format", "simulated", len(files), 0, True, "finished", self._clock.now(), resumed=True
+        )
+        camera.half_erased = EndedWipe(visit, camera.camera_id, report)
+        self.unplug(volume.presence.bay)
+        volume.check_present()
+
+    def _finish(self, camera: SimulatedCamera) -> None:
+        ended, camera.half_erased = camera.half_erased, None
+        if ended is not None:
+            for path, file in camera.files.items():
+                digest = hashlib.sha256(b"".join(file.chunks())).hexdigest()
+                camera.erased.append((path, digest))
+            camera.files.clear()
+            report = replace(ended.report, finished_at=self._clock.now())
+            self.ended[ended.visit_id] = replace(ended, report=report)
 
     def _seal(self, request: WipeRequest) -> SealedManifest:
         body = request.manifest.encode()
