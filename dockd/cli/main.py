@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from dockd import __version__
-from dockd.cli import bays, custody, receipt, store
+from dockd.cli import bays, custody, receipt, store, target
 from dockd.cli import check_config as checking
 from dockd.cli.demo import run_demo
 from dockd.cli.doctor import run_doctor
@@ -33,6 +33,7 @@ app.add_typer(bays.app, name="bays", help="The bays that are USB ports.")
 app.add_typer(store.app, name="store", help="The central store.")
 app.add_typer(custody.app, name="custody", help="The custody log of a dock.")
 app.add_typer(receipt.app, name="receipt", help="Receipts of a store.")
+app.add_typer(target.app, name="target", help="Where recordings are sent.")
 
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The dock's TOML file.")]
 INSTALLED_CONFIG = Path("/etc/dockd/dockd.toml")
