@@ -13,6 +13,7 @@ from dockd.core.errors import (
     CameraError,
     CameraGoneError,
     DockdError,
+    HelperError,
     JournalUnwritableError,
     ReceiptRejectedError,
     Retry,
@@ -227,14 +228,13 @@ class Bay:
         while True:
             try:
                 return await self._work[kind]()
-            except CameraGoneError as error:
-                # Whether it is gone is for the enumeration to say; if it stays, a person must look.
-                self._explain(error)
-                await asyncio.sleep(2 * self._services.config().cameras.reconcile_s)
-                return BayEvent.PERSON_NEEDED
             except DockdError as error:
                 self._explain(error)
                 if error.retry is not Retry.WHEN_BACK:
+                    if isinstance(error, CameraError | HelperError):
+                        # One that is pulled fails in many ways. Whether it is gone is for the
+                        # enumeration to say; if it stays, a person must look.
+                        await asyncio.sleep(self._services.config().cameras.noticed_s)
                     return BayEvent.PERSON_NEEDED
                 await self._pause(error, pause_s)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)

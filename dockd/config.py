@@ -268,6 +268,11 @@ class CamerasConfig(Table):
     flagged: Annotated[tuple[str, ...], Field(strict=False)] = ()
     profiles_dir: _Path = Path("/etc/dockd/profiles.d")
 
+    @property
+    def noticed_s(self) -> float:
+        """Within how many seconds it is surely noticed that a camera was pulled."""
+        return 2 * self.reconcile_s
+
 
 class HelperConfig(Table):
     """``[helper]``: where the privileged process listens that opens and erases USB cameras."""

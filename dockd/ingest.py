@@ -1,5 +1,6 @@
 """One visit's recordings, each by the same way: read → digest → stream → receipt → journal."""
 
+import asyncio
 import base64
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -8,6 +9,7 @@ from functools import partial
 from dockd.config import Config
 from dockd.core.errors import (
     CameraGoneError,
+    CameraUnreadableError,
     DockdError,
     JournalError,
     ReceiptInvalidError,
@@ -82,6 +84,7 @@ class Ingest:
         self._sent_bytes: dict[bytes, int] = {}
         self._unproved: dict[bytes, Sent] = {}
         self._sidecars: Mapping[bytes, Sidecar] = {}
+        self._unreadable: dict[bytes, CameraUnreadableError] = {}
         self._volume: Volume | None = None
         self._worker: Worker | None = None
 
@@ -136,9 +139,15 @@ class Ingest:
         Raises CameraGoneError and JournalError; every other trouble stays with its recording.
         """
         self._volume, self._worker, self._sidecars = volume, worker, sidecars
+        self._unreadable.clear()
         await self._services.dispatcher.run(
             self._visit.bay, self.waiting, send=self._send, confirm=self._confirm
         )
+        if self._unreadable:
+            # A camera that is pulled gives read errors before it is seen to be gone: no fault of its own.
+            await asyncio.sleep(self._services.config().cameras.noticed_s)
+        for path, error in self._unreadable.items():
+            await self.set_aside(path, error)
 
     async def move(
         self,
@@ -228,6 +237,9 @@ class Ingest:
             return await self._send_once(path)
         except (CameraGoneError, JournalError):
             raise
+        except CameraUnreadableError as error:
+            self._unreadable[path] = error
+            return False
         except DockdError as error:
             await self.set_aside(path, error)
             return False

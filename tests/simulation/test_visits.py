@@ -4,12 +4,14 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import partial
 
 import pytest
 
 from dockd.config import WipeConfig
 from dockd.core.errors import (
     AdministrativeRefusalError,
+    CameraUnreadableError,
     TargetError,
     TargetFaultError,
     TargetFullError,
@@ -17,7 +19,14 @@ from dockd.core.errors import (
     TargetUnavailableError,
 )
 from dockd.core.lifecycle import BayState
-from dockd.core.model import RecordingState, SkippedEntry, SkipReason, UploadKind, Verdict
+from dockd.core.model import (
+    Presence,
+    RecordingState,
+    SkippedEntry,
+    SkipReason,
+    UploadKind,
+    Verdict,
+)
 from dockd.evidence.custody import content, verify_chain
 from tests.simulated.cameras import Generated
 from tests.simulated.clock import virtual_time
@@ -188,6 +197,49 @@ async def test_an_unreadable_recording_stops_the_wipe_and_not_the_others() -> No
         assert len(camera.files) == 3
         assert "Input/output error" in (dock.bay().reason or "")
         assert dock.bay().ingest.quarantined[0].path == b"DCIM/BAD.MP4"  # type: ignore[union-attr]
+
+
+@virtual_time
+async def test_a_camera_pulled_while_it_is_read_is_not_taken_for_an_unreadable_one() -> None:
+    """INV-2: the kernel reports read errors before it reports that the device is gone."""
+    async with SimulatedDock() as dock:
+        camera = body_camera("cam-1", 10_000, 20_000, 30)
+        dock.source.on_read = partial(_pulled_by_and_by, dock)
+        dock.source.plug("1", camera)
+        await dock.until_state("1", BayState.INGESTING, every_s=0)
+        await dock.until_state("1", BayState.EMPTY)
+        happened = await check_custody(dock)
+        assert "recording.quarantined" not in happened
+        assert await _verdicts(dock) == ["interrupted"]
+
+
+@virtual_time
+async def test_a_camera_pulled_while_it_is_erased_is_not_taken_for_an_unreadable_one() -> None:
+    """INV-3: an interrupted wipe is no reason to send for a person, and is finished later."""
+    async with SimulatedDock() as dock:
+        camera = body_camera("cam-1", 10_000)
+        dock.source.plug("1", camera)
+        await dock.until_state("1", BayState.SEALING, every_s=0)
+        camera.unreadable = True
+        await dock.until_state("1", BayState.WIPING, every_s=0)
+        await asyncio.sleep(0.5)
+        dock.source.unplug("1")
+        await dock.until_state("1", BayState.EMPTY)
+        assert await _verdicts(dock) == ["interrupted"]
+        camera.unreadable = False
+        dock.source.plug("1", camera)
+        await dock.until_state("1", BayState.READY)
+        assert camera.files == {}
+
+
+def _pulled_by_and_by(dock: SimulatedDock, presence: Presence, _: int) -> None:
+    asyncio.get_running_loop().call_later(0.5, dock.source.unplug, presence.bay)
+    raise CameraUnreadableError("Input/output error")
+
+
+async def _verdicts(dock: SimulatedDock) -> list[object]:
+    said = [json.loads(json.dumps(content(entry))) for entry in await dock.entries()]
+    return [one["details"]["verdict"] for one in said if one["event"] == "visit.finished"]
 
 
 @virtual_time
