@@ -146,6 +146,19 @@ class UploadSource(Protocol):
         """Return the digest of all bytes up to the position."""
 
 
+class UploadTurn(Protocol):
+    """A stream's place among all that the dock sends now; each piece of a body asks before it goes."""
+
+    async def take(self, size_bytes: int) -> int:
+        """Wait until a piece may be sent; return its size, at most ``size_bytes``.
+
+        Raises SendingPausedError when nothing is to be sent now.
+        """
+
+    def rest(self) -> None:
+        """Say that nothing is there to be sent until the next :meth:`take`."""
+
+
 class UploadTarget(Protocol):
     """Where recordings go. One call is one request and one answer; nothing here retries.
 
@@ -156,11 +169,18 @@ class UploadTarget(Protocol):
     async def discover(self) -> TargetProperties:
         """Ask what the target can do."""
 
-    async def create(self, spec: UploadSpec, body: bytes | None, sha256: bytes | None) -> Created:
+    async def create(
+        self,
+        spec: UploadSpec,
+        body: bytes | None,
+        sha256: bytes | None,
+        *,
+        turn: UploadTurn | None = None,
+    ) -> Created:
         """Create the upload, or find the one that was created with the same key.
 
         With ``body`` (the whole recording) and its ``sha256``, the bytes go along where the target
-        can take them; ``Created.offset`` says what it has.
+        can take them; ``Created.offset`` says what it has. Without ``turn``, bytes wait for nobody.
         """
 
     async def offset(self, url: str) -> int:
@@ -175,6 +195,7 @@ class UploadTarget(Protocol):
         *,
         chunk_sha256: bytes | None = None,
         whole_sha256: bytes | None = None,
+        turn: UploadTurn | None = None,
     ) -> Appended:
         """Send exactly ``length`` bytes from ``offset`` on (PATCH).
 

@@ -16,7 +16,9 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_writer import StreamWriter
 from multidict import CIMultiDict
 
-from dockd.core.errors import SourceChangedError, TargetUnavailableError
+from dockd.core.errors import SendingPausedError, SourceChangedError, TargetUnavailableError
+from dockd.core.interfaces import UploadTurn
+from dockd.target.tls import LateReadingObject
 
 _WRITE_BYTES = 256 << 10
 """Largest single write: what the socket does not take at once is copied by the event loop."""
@@ -28,17 +30,25 @@ class StreamedBody(Payload):
     """Exactly ``length`` bytes from an iterator; memory use is one chunk, whatever the length.
 
     ``failure`` is what ended it early: the source's own error, or that the target took no byte in
-    time. Must be ended with :meth:`stop`, after the request.
+    time. Waiting for its ``turn`` is no stall. Must be ended with :meth:`stop`, after the request.
     """
 
-    def __init__(self, chunks: AsyncIterator[bytes], length: int, stall_timeout_s: float) -> None:
+    def __init__(
+        self,
+        chunks: AsyncIterator[bytes],
+        length: int,
+        stall_timeout_s: float,
+        turn: UploadTurn | None = None,
+    ) -> None:
         super().__init__(chunks, content_type="application/offset+octet-stream")
         self.failure: Exception | None = None
         self.handed_over = 0
         self._chunks = chunks
         self._length = length
         self._stall_timeout_s = stall_timeout_s
+        self._turn = turn
         self._socket: socket.socket | None = None
+        self._tls: LateReadingObject | None = None
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -69,6 +79,8 @@ class StreamedBody(Payload):
             await self._write_chunks(cast("StreamWriter", writer))
         finally:
             self._idle.set()
+            if self._turn is not None:
+                self._turn.rest()
 
     async def stop(self) -> None:
         """Wait until nothing reads from the iterator any more, and let go of the connection."""
@@ -80,18 +92,31 @@ class StreamedBody(Payload):
 
     async def _write_chunks(self, writer: StreamWriter) -> None:
         transport = writer.transport
-        if transport is not None and transport.get_extra_info("ssl_object") is None:
+        if transport is not None:
             self._socket = transport.get_extra_info("socket").dup()
+            self._tls = transport.get_extra_info("ssl_object")
         while (chunk := await self._next_chunk()) is not None:
             view = memoryview(chunk)
-            for begin in range(0, len(view), _WRITE_BYTES):
-                piece = view[begin : begin + _WRITE_BYTES]
+            while view:
+                size = await self._may_send(len(view))
+                piece, view = view[:size], view[size:]
                 await writer.write(piece, drain=False)
                 self.handed_over += len(piece)
                 if writer.protocol.writing_paused:
                     await self._drain(writer)
 
+    async def _may_send(self, size: int) -> int:
+        if self._turn is None:
+            return min(size, _WRITE_BYTES)
+        try:
+            return await self._turn.take(size)
+        except SendingPausedError as error:
+            self.failure = error
+            raise
+
     async def _next_chunk(self) -> bytes | None:
+        if self._turn is not None:
+            self._turn.rest()
         try:
             chunk = await anext(self._chunks, None)
         except Exception as error:
@@ -118,7 +143,7 @@ class StreamedBody(Payload):
 
         A server that refuses early (507, say) and closes resets the connection under bytes that are
         still on their way. Writing then fails although the answer lies in the socket, unread, and
-        stays there for this second descriptor of it. With TLS it cannot be read.
+        stays there for this second descriptor of it. Raises SSLError when it is an alert of TLS.
         """
         if self._socket is None:
             return None
@@ -126,6 +151,8 @@ class StreamedBody(Payload):
             raw = self._socket.recv(_LATE_ANSWER_BYTES, socket.MSG_DONTWAIT)
         except OSError:
             return None
+        if self._tls is not None:
+            raw = self._tls.read_late(raw)
         if b"\r\n\r\n" not in raw:
             return None
         response = http.client.HTTPResponse(cast("socket.socket", _Buffered(raw)))

@@ -54,13 +54,34 @@ def repr_digest(sha256: bytes) -> str:
     return f"sha-256=:{_base64(sha256)}:"
 
 
+def decode_metadata(value: str) -> dict[str, bytes]:
+    """Return the pairs of an Upload-Metadata value; raises ProtocolViolationError."""
+    pairs: dict[str, bytes] = {}
+    for part in filter(None, map(str.strip, value.split(","))):
+        key, _, encoded = part.partition(" ")
+        try:
+            pairs[key] = base64.b64decode(encoded, validate=True)
+        except ValueError as error:
+            raise ProtocolViolationError(
+                f"the answer's Upload-Metadata {key!r} is not base64"
+            ) from error
+    return pairs
+
+
 def upload_offset(headers: Mapping[str, str]) -> int:
     """Return the Upload-Offset that an answer must carry; raises ProtocolViolationError."""
-    value = headers.get("Upload-Offset")
+    return _size(headers, "Upload-Offset")
+
+
+def upload_length(headers: Mapping[str, str]) -> int:
+    """Return the Upload-Length that an answer to HEAD must carry; raises ProtocolViolationError."""
+    return _size(headers, "Upload-Length")
+
+
+def _size(headers: Mapping[str, str], name: str) -> int:
+    value = headers.get(name)
     if value is None or not _DECIMAL.fullmatch(value.strip()):
-        raise ProtocolViolationError(
-            f"the answer's Upload-Offset is {value!r}, not a size in bytes"
-        )
+        raise ProtocolViolationError(f"the answer's {name} is {value!r}, not a size in bytes")
     return int(value)
 
 
@@ -73,14 +94,15 @@ def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
     value = headers.get("Retry-After", "").strip()
     if _DECIMAL.fullmatch(value):
         return min(float(value), MAX_RETRY_AFTER_S)
-    until = _http_date(value)
+    until = http_date(value)
     if until is None:
         return None
-    seconds = (until - (_http_date(headers.get("Date", "")) or now)).total_seconds()
+    seconds = (until - (http_date(headers.get("Date", "")) or now)).total_seconds()
     return min(max(seconds, 0.0), MAX_RETRY_AFTER_S)
 
 
-def _http_date(value: str) -> datetime | None:
+def http_date(value: str) -> datetime | None:
+    """Return an HTTP date (RFC 9110 §5.6.7), aware; None for anything else."""
     try:
         date = parsedate_to_datetime(value)
     except ValueError:

@@ -1,7 +1,7 @@
 """How long, and how often, one upload may try again: the state behind the retry rules.
 
-The rules, which docs/upload-target.md explains to operators: a growing pause with full jitter, at
-least as long as the target asks for; a bounded number of failures unless the target's offset has
+The rules, which docs/upload-target.md explains to operators: a growing pause with full jitter, on top
+of what the target asks for; a bounded number of failures unless the target's offset has
 moved to where it never was before; no bound while the target is away, full, or unwilling for a
 reason that a person will lift. A target that answers and still breaks every transfer is not away:
 something between it and us refuses the bytes, and that has a bound.
@@ -18,7 +18,7 @@ _BROKEN_ON_THE_WAY = (None, 502, 504)
 @dataclass(frozen=True, slots=True)
 class RetryRules:
     """``max_tries`` counts failures in a row without progress; a pause never exceeds ``max_pause_s``
-    unless the target itself asks for a longer one.
+    by more than what the target itself asks for.
     """
 
     max_tries: int = 8
@@ -70,8 +70,10 @@ class Patience:
     def pause_s(self, error: TargetError) -> float:
         """Return how long to wait after the last failure."""
         wanted = error.retry_after_s or 0.0
-        if error.retry is Retry.AT_ONCE and self._failures == 1:
-            return wanted
+        if error.retry is Retry.AT_ONCE and self._failures == 1 and not wanted:
+            return 0.0
         doublings = min(self._failures - 1, 16)
         ceiling = min(self._rules.max_pause_s, self._rules.first_pause_s * 2.0**doublings)
-        return max(wanted, self._rng.uniform(0.0, ceiling))
+        # All docks were told the same; who comes back together is sent away together.
+        spread = min(self._rules.max_pause_s, wanted / 2)
+        return wanted + self._rng.uniform(0.0, max(ceiling, spread))

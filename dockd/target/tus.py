@@ -6,18 +6,38 @@ contract. Nothing here tries again; :mod:`dockd.target.uploader` does.
 
 import re
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import TracebackType
 from typing import Self
 
 import aiohttp
 from yarl import URL
 
-from dockd.core.errors import ProtocolViolationError, TargetUnavailableError
-from dockd.core.model import Appended, Created, ReceiptPending, TargetProperties, UploadSpec
+from dockd.core.errors import (
+    ProtocolViolationError,
+    TargetError,
+    TargetUnavailableError,
+    UploadGoneError,
+)
+from dockd.core.interfaces import UploadTurn
+from dockd.core.model import (
+    Appended,
+    Created,
+    HeldUpload,
+    ReceiptPending,
+    TargetProperties,
+    UploadSpec,
+)
+from dockd.ops import events
 from dockd.target import headers as wire
+from dockd.target.addresses import RETURN_AFTER_S, Addresses
 from dockd.target.answers import EXPECTED, Answer, Verb
 from dockd.target.body import StreamedBody
+from dockd.target.broken import broken
+from dockd.target.clock import ClockWatch
+from dockd.target.connection import Connection
+from dockd.target.credentials import Credentials
 
 CONNECT_TIMEOUT_S = 20.0
 STALL_TIMEOUT_S = 60.0
@@ -40,29 +60,43 @@ class TusTarget:
         self,
         base_url: str,
         *,
+        connection: Connection = Connection(),  # noqa: B008 (immutable)
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         stall_timeout_s: float = STALL_TIMEOUT_S,
-        tls: ssl.SSLContext | None = None,
+        return_after_s: float = RETURN_AFTER_S,
+        clock: ClockWatch | None = None,
     ) -> None:
         """Build for the URL at which uploads are created, such as ``https://store/files/``.
 
+        ``connect_timeout_s`` is for everything before the request: name, proxy, TLS handshake.
         ``stall_timeout_s`` is the longest time without a byte accepted or received; there is no bound
-        on a whole request, because 64 GB take their time. ``tls`` says whom to trust and as whom to
-        appear; without it, the system's certificate authorities and nobody.
+        on a whole request, because 64 GB take their time. A fallback address is used for
+        ``return_after_s`` before the first one is tried again.
         """
-        self._base = URL(base_url)
+        urls = (base_url, *connection.fallback_urls)
+        self._addresses = Addresses(urls, return_after_s=return_after_s)
+        self._credentials = Credentials(connection)
+        self._clock = clock if clock is not None else ClockWatch()
         self._connect_timeout_s = connect_timeout_s
         self._stall_timeout_s = stall_timeout_s
-        self._tls: ssl.SSLContext | bool = tls if tls is not None else True
+        self._store_id: str | None = None
         self._properties = TargetProperties(
             creation_with_upload=False, checksum_sha256=False, receipts=False
         )
         self._open_session: aiohttp.ClientSession | None = None
+        self._opened = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        """Open the session."""
-        self._open_session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S, ssl=self._tls),
+        """Read certificates and keys, and open the session. Raises KeyFileError."""
+        async with AsyncExitStack() as opened:
+            await opened.enter_async_context(self._credentials)
+            self._open_session = await opened.enter_async_context(self._new_session())
+            self._opened = opened.pop_all()
+        return self
+
+    def _new_session(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             headers={"Tus-Resumable": wire.TUS_VERSION, "Accept-Encoding": "identity"},
@@ -70,7 +104,6 @@ class TusTarget:
                 total=None, connect=self._connect_timeout_s, sock_read=self._stall_timeout_s
             ),
         )
-        return self
 
     async def __aexit__(
         self,
@@ -79,36 +112,76 @@ class TusTarget:
         traceback: TracebackType | None,
     ) -> None:
         """Close every connection."""
-        if self._open_session is not None:
-            await self._open_session.close()
+        self._open_session = None
+        await self._opened.aclose()
 
     async def discover(self) -> TargetProperties:
-        """Ask what the target can do (OPTIONS)."""
-        answer = await self._ask(Verb.DISCOVER, self._base, {})
-        answer.check()
-        self._properties = wire.properties_of(answer.headers)
-        return self._properties
+        """Ask what the target can do (OPTIONS), at each of its addresses until one answers.
 
-    async def create(self, spec: UploadSpec, body: bytes | None, sha256: bytes | None) -> Created:
+        Raises the first address's error, with the words of all.
+        """
+        failures: list[TargetError] = []
+        for address in self._addresses.to_try():
+            try:
+                properties = await self._discover_at(address)
+            except TargetError as error:
+                failures.append(error)
+                continue
+            before = self._addresses.current
+            if self._addresses.use(address):
+                events.TARGET_ADDRESS.log(url=str(address), before=str(before))
+            self._properties = properties
+            return properties
+        first = failures[0]
+        words = "; ".join(str(error) for error in failures)
+        raise type(first)(words, status=first.status, retry_after_s=first.retry_after_s)
+
+    async def _discover_at(self, address: URL) -> TargetProperties:
+        answer = await self._ask(Verb.DISCOVER, address, {})
+        answer.check()
+        properties = wire.properties_of(answer.headers)
+        if self._store_id is None:
+            self._store_id = properties.store_id
+        elif properties.store_id != self._store_id:
+            raise ProtocolViolationError(
+                f"{address} is the store {properties.store_id}, and not {self._store_id} as before"
+            )
+        return properties
+
+    async def _return_if_due(self) -> None:
+        if self._addresses.return_due:
+            await self.discover()
+
+    async def create(
+        self,
+        spec: UploadSpec,
+        body: bytes | None,
+        sha256: bytes | None,
+        *,
+        turn: UploadTurn | None = None,
+    ) -> Created:
         """Create the upload, or find the one of the same key (POST)."""
+        await self._return_if_due()
+        base = self._addresses.current
         fields = {
             "Upload-Length": str(spec.size_bytes),
             "Upload-Metadata": wire.metadata_of(spec),
             "Idempotency-Key": spec.key,
         }
         if body is None or not self._properties.creation_with_upload:
-            answer = await self._ask(Verb.CREATE, self._base, fields)
+            answer = await self._ask(Verb.CREATE, base, fields)
         else:
             fields |= self._digests(sha256, sha256)
             answer = await self._ask_streaming(
-                Verb.CREATE, self._base, fields, _single(body), len(body)
+                Verb.CREATE, base, fields, _single(body), len(body), turn
             )
         answer.check()
         held = wire.upload_offset(answer.headers) if "Upload-Offset" in answer.headers else 0
-        return Created(self._location(answer), held, answer.headers.get("Dockd-Receipt"))
+        return Created(self._location(answer, base), held, answer.headers.get("Dockd-Receipt"))
 
     async def offset(self, url: str) -> int:
         """Return how many bytes the upload holds (HEAD)."""
+        await self._return_if_due()
         answer = await self._ask(Verb.OFFSET, self._own(url), {"Cache-Control": "no-store"})
         answer.check()
         return wire.upload_offset(answer.headers)
@@ -122,10 +195,11 @@ class TusTarget:
         *,
         chunk_sha256: bytes | None = None,
         whole_sha256: bytes | None = None,
+        turn: UploadTurn | None = None,
     ) -> Appended:
         """Send exactly ``length`` bytes from ``offset`` on (PATCH)."""
         fields = {"Upload-Offset": str(offset), **self._digests(chunk_sha256, whole_sha256)}
-        answer = await self._ask_streaming(Verb.APPEND, self._own(url), fields, body, length)
+        answer = await self._ask_streaming(Verb.APPEND, self._own(url), fields, body, length, turn)
         answer.check()
         now_at = wire.upload_offset(answer.headers)
         if not offset <= now_at <= offset + length:
@@ -145,6 +219,36 @@ class TusTarget:
             raise ProtocolViolationError(f"{answer.url}: what came is not a receipt")
         return receipt
 
+    async def describe(self, url: str) -> HeldUpload:
+        """Return what the target says of an upload (HEAD), with the metadata that it was given."""
+        answer = await self._ask(Verb.OFFSET, self._own(url), {"Cache-Control": "no-store"})
+        answer.check()
+        return HeldUpload(
+            wire.upload_offset(answer.headers),
+            wire.upload_length(answer.headers),
+            wire.decode_metadata(answer.headers.get("Upload-Metadata", "")),
+        )
+
+    async def content(self, url: str) -> AsyncGenerator[bytes, None]:
+        """Yield the bytes that the target holds of a complete upload, as it gives them back (GET)."""
+        own = self._own(url)
+        request = f"{Verb.RECEIPT} {own}"
+        try:
+            async with self._request(Verb.RECEIPT, own, {"Cache-Control": "no-store"}) as response:
+                if response.status != 200:
+                    text, reason = await self._text(response), response.reason or ""
+                    answer = Answer(
+                        Verb.RECEIPT, str(own), response.status, reason, response.headers, text
+                    )
+                    answer.check()
+                    raise ProtocolViolationError(f"{request}: {answer.status} instead of the bytes")
+                if response.headers.get("Content-Encoding", "identity") != "identity":
+                    raise ProtocolViolationError(f"{request}: the bytes come encoded")
+                while piece := await response.content.readany():
+                    yield piece
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise broken(request, error, self._clock) from error
+
     # Requests
 
     async def _ask_streaming(
@@ -154,14 +258,18 @@ class TusTarget:
         fields: Mapping[str, str],
         chunks: AsyncIterator[bytes],
         length: int,
+        turn: UploadTurn | None,
     ) -> Answer:
-        body = StreamedBody(chunks, length, self._stall_timeout_s)
+        body = StreamedBody(chunks, length, self._stall_timeout_s, turn)
         try:
             answer = await self._ask(verb, url, fields, body)
         except TargetUnavailableError:
             if body.failure is not None:
                 raise body.failure from None
-            late = body.late_refusal()
+            try:
+                late = body.late_refusal()
+            except ssl.SSLError as alert:
+                raise broken(f"{verb} {url}", alert, self._clock) from alert
             if late is None:
                 raise
             answer = Answer(verb, str(url), *late)
@@ -178,9 +286,8 @@ class TusTarget:
     ) -> Answer:
         answer = None
         try:
-            async with self._session.request(
-                verb, url, headers=fields, data=body, allow_redirects=False
-            ) as response:
+            async with self._request(verb, url, fields, body) as response:
+                self._clock.heard(response.headers)
                 text = await self._text(response)
                 reason = response.reason or ""
                 answer = Answer(verb, str(url), response.status, reason, response.headers, text)
@@ -189,8 +296,22 @@ class TusTarget:
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             # An answer that was read counts, even if the connection breaks under the rest of the body.
             if answer is None:
-                raise TargetUnavailableError(f"{verb} {url}: {_cause(error)}") from error
+                raise broken(f"{verb} {url}", error, self._clock) from error
         return answer
+
+    def _request(
+        self, verb: Verb, url: URL, fields: Mapping[str, str], body: StreamedBody | None = None
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        return self._session.request(
+            verb,
+            url,
+            headers=fields,
+            data=body,
+            allow_redirects=False,
+            ssl=self._credentials.tls or True,
+            proxy=self._credentials.proxy,
+            proxy_headers=self._credentials.proxy_headers,
+        )
 
     @property
     def _session(self) -> aiohttp.ClientSession:
@@ -221,45 +342,28 @@ class TusTarget:
 
     # Addresses
 
-    def _location(self, answer: Answer) -> str:
+    def _location(self, answer: Answer, base: URL) -> str:
         location = answer.headers.get("Location", "")
         if not location:
             raise ProtocolViolationError(f"{answer.url}: 201 without a Location")
         try:
-            return str(self._own(str(self._base.join(URL(location, encoded=True)))))
+            url = base.join(URL(location, encoded=True))
+            own = self._addresses.own(url)
         except ValueError as error:
             raise ProtocolViolationError(f"Location {location!r} is not a URL") from error
+        if not own:
+            raise ProtocolViolationError(f"{url} is not on {base.origin()}")
+        return str(self._addresses.remembered(url))
 
     def _own(self, url: str) -> URL:
-        """Return the URL if it is on the target itself: footage goes nowhere else."""
+        """Return the upload's URL at the address in use: footage goes nowhere else.
+
+        A URL of another store is one from before the dock was given this one, which has no such upload.
+        """
         own = URL(url, encoded=True)
-        if not own.absolute or own.origin() != self._base.origin():
-            raise ProtocolViolationError(f"{url} is not on {self._base.origin()}")
-        return own
-
-
-def _cause(error: BaseException) -> str:
-    """Say in a person's words what kept a request from its answer."""
-    match error:
-        case aiohttp.ClientConnectorDNSError():
-            return f"the name {error.host} is not known (DNS): {error.strerror or error}"
-        case aiohttp.ClientConnectorCertificateError():
-            return f"the server's certificate is not accepted: {error.certificate_error}"
-        case aiohttp.ClientSSLError() | ssl.SSLError():
-            return f"TLS failed: {error}"
-        case aiohttp.ConnectionTimeoutError():
-            return "no connection in time"
-        case aiohttp.SocketTimeoutError():
-            return "no answer in time"
-        case aiohttp.ClientConnectorError():
-            return f"no connection: {error.strerror or error}"
-        case aiohttp.ServerDisconnectedError():
-            return "the server closed the connection without an answer"
-        case aiohttp.ClientPayloadError():
-            return f"the answer was cut short: {error}"
-        case aiohttp.ClientOSError() if error.strerror:
-            return f"the connection broke: {error.strerror}"
-    return f"the connection broke: {str(error) or type(error).__name__}"
+        if not self._addresses.own(own):
+            raise UploadGoneError(f"{url} is not on {self._addresses.current.origin()}")
+        return self._addresses.in_use(own)
 
 
 async def _single(body: bytes) -> AsyncIterator[bytes]:

@@ -9,7 +9,6 @@ import json
 import os
 import random
 import resource
-import ssl
 import sys
 import time
 from pathlib import Path
@@ -17,12 +16,13 @@ from pathlib import Path
 from dockd.cameras.directory import DirectoryVolume, ListingLimits
 from dockd.core.model import Recording, UploadKind, UploadSpec
 from dockd.reader import RecordingReader
+from dockd.target.connection import Connection
 from dockd.target.tus import TusTarget
 from dockd.target.uploader import Uploader
 from dockd.worker import BayThread
 
 
-async def send(file: Path, url: str, tls: ssl.SSLContext | None) -> None:
+async def send(file: Path, url: str, ca: Path | None) -> None:
     """Send one recording as a bay does."""
     volume = DirectoryVolume(os.open(file.parent, os.O_DIRECTORY), ListingLimits(), "camera")
     worker = BayThread("bay")
@@ -41,7 +41,7 @@ async def send(file: Path, url: str, tls: ssl.SSLContext | None) -> None:
             custody_head="0" * 64,
         )
         reader = RecordingReader(volume, worker, recording)
-        async with TusTarget(url, tls=tls) as target:
+        async with TusTarget(url, connection=Connection(ca_file=ca)) as target:
             await Uploader(target, rng=random.SystemRandom()).send(
                 spec, reader, url=None, on_created=_created, on_progress=lambda _: None
             )
@@ -63,9 +63,8 @@ def _cpu_s() -> float:
 
 def main(file: str, url: str, ca: str | None = None) -> None:
     """Send, and print what it took."""
-    tls = ssl.create_default_context(cafile=ca) if ca is not None else None
     cpu_s, began_s = _cpu_s(), time.monotonic()
-    asyncio.run(send(Path(file), url, tls))
+    asyncio.run(send(Path(file), url, Path(ca) if ca is not None else None))
     took_s = time.monotonic() - began_s
     took = {"seconds": took_s, "cpu_seconds": _cpu_s() - cpu_s}
     sys.stdout.write(json.dumps(took) + "\n")

@@ -77,10 +77,11 @@ async def test_a_location_is_taken_as_it_is_or_relative(location: str) -> None:
     assert created.url == url.removesuffix("1") + "abc%2Fdef"
 
 
-async def test_a_url_elsewhere_is_not_asked() -> None:
+async def test_a_url_elsewhere_is_not_asked_and_unknown_here() -> None:
+    """A dock that was given another store sends anew what it had begun to send to the one before."""
     async with TusTarget("http://127.0.0.1:1/files/") as target:
         for url in ("http://127.0.0.1:2/files/1", "https://127.0.0.1:1/files/1", "files/1"):
-            with pytest.raises(ProtocolViolationError):
+            with pytest.raises(UploadGoneError):
                 await target.offset(url)
 
 

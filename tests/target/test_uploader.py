@@ -2,6 +2,8 @@
 
 import asyncio
 import hashlib
+import random
+from collections import Counter
 
 import pytest
 
@@ -20,6 +22,7 @@ from dockd.core.errors import (
     UploadLockedError,
 )
 from dockd.core.model import Appended, TargetProperties
+from dockd.target.patience import Patience, RetryRules
 from tests.simulated.clock import virtual_time
 from tests.simulated.source import MemorySource, spec_of
 from tests.simulated.store import (
@@ -310,7 +313,30 @@ async def test_retry_after_is_the_least_that_is_waited() -> None:
     store.fail_next(CREATE, TargetUnavailableError("busy", status=503, retry_after_s=600), times=2)
     with logged() as lines:
         await DockSide(store).send(SMALL)
-    assert [line["wait_s"] for line in events_named(lines, "upload.retry")] == [600, 600]
+    waits_s = [line["wait_s"] for line in events_named(lines, "upload.retry")]
+    assert len(waits_s) == 2
+    assert all(600 <= wait_s <= 660 for wait_s in waits_s)
+
+
+@pytest.mark.parametrize("error", [TargetUnavailableError, OffsetConflictError])
+@pytest.mark.parametrize("asked_s", [2.0, 30.0, 3600.0])
+def test_docks_that_were_told_the_same_second_do_not_come_back_together(
+    error: type[TargetError], asked_s: float
+) -> None:
+    """700 docks: the busiest second gets few of them."""
+    pauses_s = []
+    for dock in range(700):
+        patience = Patience(RetryRules(), random.Random(dock))
+        failure = error("busy", retry_after_s=asked_s)
+        patience.failed(failure)
+        pauses_s.append(patience.pause_s(failure))
+    assert min(pauses_s) >= asked_s
+    spread_s = min(60.0, max(1.0, asked_s / 2))
+    assert max(pauses_s) <= asked_s + spread_s
+    busiest = max(
+        Counter(int((pause_s - asked_s) / spread_s * 10) for pause_s in pauses_s).values()
+    )
+    assert busiest < 2 * 700 / 10
 
 
 @virtual_time

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,18 @@ from dockd import __version__
 from dockd.cameras.helper_client import HelperClient
 from dockd.cli.checks import Finding, Level
 from dockd.config import Config, TargetConfig
-from dockd.core.errors import ConfigError, TargetError
+from dockd.core.errors import (
+    AdministrativeRefusalError,
+    ConfigError,
+    KeyFileError,
+    TargetError,
+)
 from dockd.core.model import Confirm, TargetProperties
 from dockd.daemon import StatePaths
 from dockd.evidence.keys import load_verifying_key, public_key_path
 from dockd.helper.config import HelperConfig, load_helper_config
 from dockd.ops.status import DaemonNotRunningError, ask_status
+from dockd.target.connection import Connection
 from dockd.target.tus import TusTarget
 
 STORE_WITHIN_S = 10.0
@@ -31,33 +38,38 @@ def check_daemon(socket: Path) -> tuple[Mapping[str, Any] | None, Finding]:
 
 
 def check_store(target: TargetConfig) -> Iterator[Finding]:
-    """The store answers, gives receipts, and is the one whose id is pinned."""
+    """At each of its addresses the store answers, gives receipts, and is the one whose id is pinned."""
+    for url in (target.url, *target.fallback_urls):
+        yield _check_address(target, url)
+
+
+def _check_address(target: TargetConfig, url: str) -> Finding:
     try:
-        offered = asyncio.run(_discover(target))
-    except (TargetError, TimeoutError) as error:
-        words = str(error) if isinstance(error, TargetError) else "no answer"
-        words = f"{target.url}: {words}"
+        offered = asyncio.run(_discover(target, url))
+    except (TargetError, KeyFileError, TimeoutError) as error:
+        words = "no answer" if isinstance(error, TimeoutError) else str(error)
         advice = "Cameras wait meanwhile, and nothing is erased. Check the network and the store."
-        yield Finding("store", Level.FAIL, words, advice)
-        return
+        if isinstance(error, AdministrativeRefusalError):
+            advice = error.advice
+        return Finding("store", Level.FAIL, f"{url}: {words}", advice)
     if target.confirm is Confirm.READBACK:
-        words = f"{target.url} answers; what it holds is read back, because it signs nothing"
-        yield Finding("store", Level.OK, words)
-    elif not offered.receipts:
+        words = f"{url} answers; what it holds is read back, because it signs nothing"
+        return Finding("store", Level.OK, words)
+    if not offered.receipts:
         advice = "Nothing it takes is ever proved, so nothing is erased. Use a store with receipts."
-        yield Finding("store", Level.FAIL, f"{target.url} gives no receipts", advice)
-    elif offered.store_id is not None and offered.store_id != target.store_id:
-        words = f"{target.url} is {offered.store_id}, and {target.store_id} is pinned"
-        advice = "Correct target.store_id or target.url; no receipt of this store counts."
-        yield Finding("store", Level.FAIL, words, advice)
-    else:
-        yield Finding("store", Level.OK, f"{target.store_id} at {target.url}")
+        return Finding("store", Level.FAIL, f"{url} gives no receipts", advice)
+    if offered.store_id is not None and offered.store_id != target.store_id:
+        words = f"{url} is {offered.store_id}, and {target.store_id} is pinned"
+        advice = "Correct target.store_id or the address; no receipt of this store counts."
+        return Finding("store", Level.FAIL, words, advice)
+    return Finding("store", Level.OK, f"{target.store_id} at {url}")
 
 
-async def _discover(target: TargetConfig) -> TargetProperties:
+async def _discover(target: TargetConfig, url: str) -> TargetProperties:
+    alone = replace(Connection.of(target), fallback_urls=())
     async with (
         asyncio.timeout(STORE_WITHIN_S),
-        TusTarget(target.url, stall_timeout_s=STORE_WITHIN_S) as tus,
+        TusTarget(url, connection=alone, stall_timeout_s=STORE_WITHIN_S) as tus,
     ):
         return await tus.discover()
 
