@@ -40,6 +40,7 @@ from dockd.ops import events, notify
 from dockd.ops.logs import configure_logs
 from dockd.ops.status import StatusServer
 from dockd.status import dock_status
+from dockd.target.pace import Pace, limit_by
 from dockd.target.tus import TusTarget
 from dockd.target.uploader import SMALL_BYTES, Uploader
 
@@ -150,7 +151,11 @@ async def running_services(
             yield Services(
                 config=live,
                 journal=journal,
-                uploader=Uploader(target, rng=random.SystemRandom()),
+                uploader=Uploader(
+                    target,
+                    rng=random.SystemRandom(),
+                    pace=Pace(limit_by(lambda: live.current.upload.rates, clock.now)),
+                ),
                 dispatcher=Dispatcher(_limits(config)),
                 verifier=verifier,
                 key=key,

@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from dockd.core.schedule import BayLoad, Limits, Waiting, in_order, plan
@@ -28,6 +28,7 @@ class _Queue:
     group: asyncio.TaskGroup
     running: dict[bytes, Waiting] = field(default_factory=dict)
     all_started: asyncio.Event = field(default_factory=asyncio.Event)
+    served_at_s: float = field(default_factory=lambda: asyncio.get_running_loop().time())
     confirming: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_CONFIRMING))
 
 
@@ -69,6 +70,22 @@ class Dispatcher:
             del self._queues[bay]
             self._start_what_may()
 
+    def hurry(self, bay: str, paths: Collection[bytes]) -> None:
+        """Let these recordings of a bay go before all others, as far as they still wait."""
+        queue = self._queues.get(bay)
+        if queue is None:
+            return
+        queue.waiting = deque(
+            in_order(
+                [replace(item, urgent=item.urgent or item.path in paths) for item in queue.waiting]
+            )
+        )
+        queue.running = {
+            path: replace(item, urgent=item.urgent or path in paths)
+            for path, item in queue.running.items()
+        }
+        self._start_what_may()
+
     def _start_what_may(self) -> None:
         loads = [
             BayLoad(
@@ -76,10 +93,11 @@ class Dispatcher:
                 queue.bytes_left,
                 tuple(queue.running.values()),
                 tuple(islice(queue.waiting, WINDOW)),
+                queue.served_at_s,
             )
             for queue in self._queues.values()
         ]
-        for start in plan(loads, self.limits):
+        for start in plan(loads, self.limits, asyncio.get_running_loop().time()):
             queue = self._queues[start.bay]
             recording = next(waiting for waiting in queue.waiting if waiting.path == start.path)
             queue.waiting.remove(recording)
@@ -100,6 +118,7 @@ class Dispatcher:
         finally:
             del queue.running[recording.path]
             queue.bytes_left -= recording.size_bytes
+            queue.served_at_s = asyncio.get_running_loop().time()
             self._start_what_may()
         if to_confirm:
             try:

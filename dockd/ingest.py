@@ -2,7 +2,7 @@
 
 import asyncio
 import base64
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -85,6 +85,8 @@ class Ingest:
         self._unproved: dict[bytes, Sent] = {}
         self._sidecars: Mapping[bytes, Sidecar] = {}
         self._unreadable: dict[bytes, CameraUnreadableError] = {}
+        self._hurried: set[bytes] = set()
+        self._all_hurried = False
         self._volume: Volume | None = None
         self._worker: Worker | None = None
 
@@ -94,10 +96,22 @@ class Ingest:
     def waiting(self) -> list[Waiting]:
         """The recordings that still have to be sent or confirmed."""
         return [
-            Waiting(item.path, item.size_bytes, item.flagged)
+            Waiting(item.path, item.size_bytes, self._is_urgent(item.path))
             for item in self.recordings.values()
             if item.state in _OPEN
         ]
+
+    def hurry(self, paths: Collection[bytes] | None) -> int:
+        """Send some recordings, or all of the visit (None), before all others; return how many wait."""
+        if paths is None:
+            self._all_hurried = True
+        self._hurried.update(paths or ())
+        waiting = {item.path for item in self.waiting if paths is None or item.path in paths}
+        self._services.dispatcher.hurry(self._visit.bay, waiting)
+        return len(waiting)
+
+    def _is_urgent(self, path: bytes) -> bool:
+        return self._all_hurried or path in self._hurried or self.recordings[path].flagged
 
     def count(self, *states: RecordingState) -> int:
         """Return how many recordings are in one of the states."""
@@ -266,6 +280,8 @@ class Ingest:
                 on_created=on_created,
                 on_progress=on_progress,
                 on_retry=partial(self._say_why, path),
+                bay=self._visit.bay,
+                urgent=partial(self._is_urgent, path),
             )
             await reader.check_unchanged()
         finally:

@@ -130,6 +130,41 @@ async def test_cancelling_gives_the_streams_back(hang: str) -> None:
     assert len(asyncio.all_tasks()) == 1
 
 
+async def test_what_is_hurried_goes_before_what_waits_and_beyond_the_limits() -> None:
+    log, dispatcher = Log(), Dispatcher(Limits(1, 1, 100))
+    gate = asyncio.Event()
+
+    async def send(path: bytes) -> bool:
+        if path == b"0":
+            await gate.wait()
+        return await log.send(path)
+
+    names = [f"{number}" for number in range(6)]
+    running = asyncio.create_task(
+        dispatcher.run("1", small(*names), send=send, confirm=log.confirm)
+    )
+    await asyncio.sleep(0)
+    dispatcher.hurry("1", {b"4", b"5"})
+    dispatcher.hurry("no such bay", {b"4"})
+    while len(log.sent) < 2:  # noqa: ASYNC110 - every step of the loop is one of theirs
+        await asyncio.sleep(0)
+    assert log.sent == [b"4", b"5"]
+    gate.set()
+    await running
+    assert log.sent == [b"4", b"5", b"0", b"1", b"2", b"3"]
+
+
+async def test_what_runs_already_may_be_hurried_too() -> None:
+    log, dispatcher = Log(), Dispatcher(Limits(1, 1, 100))
+    running = asyncio.create_task(
+        dispatcher.run("1", small("0", "1"), send=log.send, confirm=log.confirm)
+    )
+    await asyncio.sleep(0)
+    dispatcher.hurry("1", {b"0"})
+    await running
+    assert log.sent == [b"0", b"1"]
+
+
 async def test_nothing_to_send_is_done_at_once() -> None:
     log = Log()
     await Dispatcher(LIMITS).run("1", [], send=log.send, confirm=log.confirm)

@@ -18,6 +18,8 @@ from itertools import pairwise
 LEAST_MBIT_S = 0.1
 """The least rate but nothing: each of many streams still moves before anybody takes it for stalled."""
 
+BYTES_S_PER_MBIT_S = 125_000
+
 MOST_MBIT_S = 1_000_000.0
 
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")

@@ -282,6 +282,18 @@ UPLOAD_SEND_NOW = Event(
     ("bay", "camera", "visit", "recordings", "what"),
 )  # fmt: skip
 
+# Rate and order
+
+UPLOAD_LIMIT = Event(
+    "upload.limit", INFO,
+    "Another limit of the rate is in force, by the timetable or the configuration; null is none.",
+    ("limit_mbit_s",),
+)  # fmt: skip
+UPLOAD_SEND_NOW = Event(
+    "upload.send_now", INFO, "Somebody asked for a camera, or a recording, to be sent before all others.",
+    ("bay", "camera", "visit", "recordings", "what"),
+)  # fmt: skip
+
 # Setting up
 
 DAEMON_NOT_SET_UP = Event(

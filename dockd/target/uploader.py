@@ -21,6 +21,7 @@ from dockd.core.errors import (
     OffsetConflictError,
     ProtocolViolationError,
     ReceiptRejectedError,
+    SendingPausedError,
     TargetError,
     TargetFaultError,
     TargetFullError,
@@ -32,6 +33,7 @@ from dockd.core.errors import (
 from dockd.core.interfaces import UploadSource, UploadTarget
 from dockd.core.model import ReceiptPending, TargetProperties, UploadSpec, display_name
 from dockd.ops import events
+from dockd.target.pace import Pace, Turn
 from dockd.target.patience import Patience, RetryRules
 
 T = TypeVar("T")
@@ -89,6 +91,7 @@ class _Transfer(_Errand):
     source: UploadSource
     on_created: Callable[[str], Awaitable[None]]
     on_progress: Callable[[int], None]
+    turn: Turn
     acknowledged: int = 0
     handed_over: int = 0
     resent_bytes: int = 0
@@ -125,11 +128,13 @@ class Uploader:
         target: UploadTarget,
         *,
         rng: random.Random,
+        pace: Pace | None = None,
         rules: RetryRules = RetryRules(),  # noqa: B008 (immutable)
         small_bytes: int = SMALL_BYTES,
         last_chunk_bytes: int = LAST_CHUNK_BYTES,
     ) -> None:
-        """Build over a target. ``rng`` spreads the pauses of many docks."""
+        """Build over a target. ``rng`` spreads the pauses of many docks; ``pace`` limits the rate."""
+        self.pace = pace if pace is not None else Pace()
         self._target = target
         self._rng = rng
         self._rules = rules
@@ -149,12 +154,14 @@ class Uploader:
         on_created: Callable[[str], Awaitable[None]],
         on_progress: Callable[[int], None],
         on_retry: Callable[[TargetError], None] = _heard,
+        bay: str = "",
+        urgent: Callable[[], bool] = lambda: True,
     ) -> Sent:
         """Bring the target to hold every byte of ``source``; go on at ``url`` where there is one.
 
         ``on_created`` is awaited with each new upload's URL before bytes are streamed to it, which is
         never when they all went along with its creation. ``on_progress`` hears how many bytes the
-        network has taken.
+        network has taken. Bays share the rate; what is ``urgent``, which may change, goes first.
 
         Raises the camera's errors as they are; TargetError when trying again cannot help, or has not
         helped often enough.
@@ -168,9 +175,13 @@ class Uploader:
             source=source,
             on_created=on_created,
             on_progress=on_progress,
+            turn=self.pace.turn(bay, urgent),
         )
         retrying = self._retrying(SEND_RETRIES, transfer)
-        return await retrying(self._attempt, transfer)
+        try:
+            return await retrying(self._attempt, transfer)
+        finally:
+            transfer.turn.close()
 
     async def receipt(self, url: str, on_retry: Callable[[TargetError], None] = _heard) -> str:
         """Return the receipt of a complete upload, waiting as long as the target is checking it.
@@ -190,6 +201,19 @@ class Uploader:
 
     async def _attempt(self, transfer: _Transfer) -> Sent:
         transfer.attempts += 1
+        while True:
+            await transfer.turn.until_open()
+            try:
+                return await self._send_all(transfer)
+            except SendingPausedError as pause:
+                events.UPLOAD_PAUSED.log(
+                    recording=transfer.recording,
+                    url=transfer.url,
+                    acknowledged_bytes=transfer.acknowledged,
+                    why=str(pause),
+                )
+
+    async def _send_all(self, transfer: _Transfer) -> Sent:
         transfer.patience.begin_attempt()
         if self._properties is None:
             self._properties = await self._target.discover()
@@ -235,7 +259,7 @@ class Uploader:
         body, sha256 = await self._whole_if_small(transfer)
         if body is not None:
             transfer.hands_over(0, len(body))
-        created = await self._target.create(transfer.spec, body, sha256)
+        created = await self._target.create(transfer.spec, body, sha256, turn=transfer.turn)
         transfer.url = created.url
         if created.offset < transfer.spec.size_bytes:
             await transfer.on_created(created.url)
@@ -284,6 +308,7 @@ class Uploader:
                 body,
                 chunk_sha256=chunk_sha256,
                 whole_sha256=whole_sha256,
+                turn=transfer.turn,
             )
         self._is_back()
         transfer.is_at(appended.offset)

@@ -40,6 +40,7 @@ from dockd.evidence.custody import seal
 from dockd.evidence.keys import SigningKey
 from dockd.ingest import Services
 from dockd.journal.journal import SqliteJournal
+from dockd.target.pace import Pace, limit_by
 from dockd.target.uploader import Uploader
 from tests.simulated.cameras import SimulatedCamera, SimulatedSource
 from tests.simulated.clock import SimulatedClock
@@ -104,6 +105,7 @@ class SimulatedDock:
             uploader=Uploader(
                 self.store,
                 rng=random.Random(self._seed),
+                pace=Pace(limit_by(lambda: self.config.upload.rates, self.clock.now)),
                 small_bytes=SMALL_BYTES,
                 last_chunk_bytes=1024,
             ),

@@ -26,7 +26,7 @@ from dockd.core.errors import (
     UploadGoneError,
     UploadLockedError,
 )
-from dockd.core.interfaces import Clock
+from dockd.core.interfaces import Clock, UploadTurn
 from dockd.core.model import (
     Appended,
     Created,
@@ -168,7 +168,14 @@ class SimulatedStore:
         await self._arrive(DISCOVER)
         return await self._answer(DISCOVER, self.properties)
 
-    async def create(self, spec: UploadSpec, body: bytes | None, sha256: bytes | None) -> Created:
+    async def create(
+        self,
+        spec: UploadSpec,
+        body: bytes | None,
+        sha256: bytes | None,
+        *,
+        turn: UploadTurn | None = None,
+    ) -> Created:
         """See :class:`~dockd.core.interfaces.UploadTarget`."""
         await self._arrive(CREATE)
         known = self._known(spec)
@@ -179,7 +186,8 @@ class SimulatedStore:
             if sha256 is not None and hashlib.sha256(body).digest() != sha256:
                 raise ChecksumMismatchError("the body is not what its checksum says", status=460)
             upload.announced = sha256
-            upload.data += body
+            async for piece in _in_turn(_once(body), turn):
+                upload.data += piece
         self.uploads[upload.url] = upload
         self._url_of_key[spec.dock, spec.key] = upload.url
         self._check_if_complete(upload)
@@ -203,6 +211,7 @@ class SimulatedStore:
         *,
         chunk_sha256: bytes | None = None,
         whole_sha256: bytes | None = None,
+        turn: UploadTurn | None = None,
     ) -> Appended:
         """See :class:`~dockd.core.interfaces.UploadTarget`."""
         await self._arrive(APPEND)
@@ -211,7 +220,7 @@ class SimulatedStore:
             if offset != len(upload.data):
                 raise OffsetConflictError(f"{url} is at {len(upload.data)}", status=409)
             try:
-                await self._take(upload, body, length)
+                await self._take(upload, _in_turn(body, turn), length)
             finally:
                 # What has come counts, even if the dock does not wait for the answer.
                 intact = self._settle(upload, offset, length, chunk_sha256, whole_sha256)
