@@ -44,7 +44,7 @@ MAX_RECEIPT_HEADER = 4096
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-_DOCK = "dockd.dock"
+_DOCK = web.RequestKey("dock", str)
 _UPLOAD = "/files/{upload_id:[0-9a-f]{32}}"
 _GONE = {
     UploadState.REFUSED: "this upload was refused; its receipt says why",
