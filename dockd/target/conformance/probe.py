@@ -5,6 +5,7 @@ The dock's own client would not do: it never sends what it must not, and turns a
 
 import asyncio
 import hashlib
+import io
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -355,7 +356,7 @@ class Probe:
                 method,
                 url,
                 headers={"Tus-Resumable": wire.TUS_VERSION, **(fields or {})},
-                data=body,
+                data=io.BytesIO(body) if isinstance(body, bytes) else body,
                 allow_redirects=False,
                 ssl=self._credentials.tls or True,
                 proxy=self._credentials.proxy,
