@@ -25,8 +25,8 @@ from dockd.cameras.usb import UsbSource
 from dockd.cameras.wiping import WipeAuthority
 from dockd.config import Config, TargetConfig, load_config
 from dockd.core.errors import ConfigError
-from dockd.core.interfaces import CameraSource
-from dockd.core.model import Camera
+from dockd.core.interfaces import CameraSource, UploadTarget
+from dockd.core.model import Camera, Confirm
 from dockd.core.schedule import Limits
 from dockd.dispatch import Dispatcher
 from dockd.dock import Dock
@@ -41,6 +41,7 @@ from dockd.ops.logs import configure_logs
 from dockd.ops.status import StatusServer
 from dockd.status import dock_status
 from dockd.target.pace import Pace, limit_by
+from dockd.target.readback import ReadbackTarget
 from dockd.target.tus import TusTarget
 from dockd.target.uploader import SMALL_BYTES, Uploader
 
@@ -147,7 +148,10 @@ async def running_services(
     try:
         async with TusTarget(
             target_config.url, stall_timeout_s=target_config.stall_timeout_s
-        ) as target:
+        ) as tus:
+            target: UploadTarget = tus
+            if target_config.confirm is Confirm.READBACK:
+                target = ReadbackTarget(tus, store_id=target_config.store_id, key=key, clock=clock)
             yield Services(
                 config=live,
                 journal=journal,

@@ -31,16 +31,19 @@ from dockd.config import (
     UploadConfig,
     WipeConfig,
 )
+from dockd.core.interfaces import UploadTarget
 from dockd.core.lifecycle import BayState
-from dockd.core.model import CustodyEvent, SealedEntry
+from dockd.core.model import Confirm, CustodyEvent, SealedEntry
 from dockd.core.schedule import Limits
 from dockd.dispatch import Dispatcher
 from dockd.dock import Dock
 from dockd.evidence.custody import seal
 from dockd.evidence.keys import SigningKey
+from dockd.evidence.receipts import ReceiptVerifier
 from dockd.ingest import Services
 from dockd.journal.journal import SqliteJournal
 from dockd.target.pace import Pace, limit_by
+from dockd.target.readback import ReadbackTarget
 from dockd.target.uploader import Uploader
 from tests.simulated.cameras import SimulatedCamera, SimulatedSource
 from tests.simulated.clock import SimulatedClock
@@ -63,6 +66,7 @@ class SimulatedDock:
         seed: int = 1,
         wipe: WipeConfig = WipeConfig(),  # noqa: B008 - frozen
         watches_when_ready: bool = False,
+        confirm: Confirm = Confirm.RECEIPT,
         **store: Any,
     ) -> None:
         loop = asyncio.get_running_loop()
@@ -71,9 +75,10 @@ class SimulatedDock:
         self.key = SigningKey(Ed25519PrivateKey.generate())
         self.database = MemoryDatabase()
         self.config = _config(bays, wipe)
+        self.confirm = confirm
         self.source = SimulatedSource(
             bays,
-            WipeAuthority(DOCK, self.key.public, self.store.verifier),
+            WipeAuthority(DOCK, self.key.public, self.verifier),
             self.clock,
             watches_when_ready=watches_when_ready,
         )
@@ -103,7 +108,7 @@ class SimulatedDock:
             config=lambda: self.config,
             journal=self.journal,
             uploader=Uploader(
-                self.store,
+                self.target(),
                 rng=random.Random(self._seed),
                 pace=Pace(limit_by(lambda: self.config.upload.rates, self.clock.now)),
                 small_bytes=SMALL_BYTES,
@@ -112,12 +117,26 @@ class SimulatedDock:
             dispatcher=Dispatcher(
                 Limits(self.config.upload.streams, self.config.upload.streams_per_bay, SMALL_BYTES)
             ),
-            verifier=self.store.verifier,
+            verifier=self.verifier,
             key=self.key,
             clock=self.clock,
         )
         self.dock = Dock(services, [self.source], new_worker=lambda _: InlineWorker())
         self._running = asyncio.create_task(self.dock.run())
+
+    @property
+    def verifier(self) -> ReceiptVerifier:
+        """What accepts the receipts that count here."""
+        if self.confirm is Confirm.RECEIPT:
+            return self.store.verifier
+        return ReceiptVerifier(self.store.store_id, self.key.public, self.confirm)
+
+    def target(self) -> UploadTarget:
+        """Return where the dock sends to."""
+        if self.confirm is Confirm.RECEIPT:
+            return self.store
+        store_id = self.store.store_id
+        return ReadbackTarget(self.store, store_id=store_id, key=self.key, clock=self.clock)
 
     def cancel(self) -> None:
         """Cancel it at just this moment; :meth:`stop` waits for the end."""

@@ -9,7 +9,7 @@ store has done its work.
 import asyncio
 import hashlib
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
@@ -30,6 +30,7 @@ from dockd.core.interfaces import Clock, UploadTurn
 from dockd.core.model import (
     Appended,
     Created,
+    HeldUpload,
     ManifestEntry,
     ReceiptClaims,
     ReceiptPending,
@@ -41,10 +42,12 @@ from dockd.core.model import (
 from dockd.evidence.keys import SigningKey
 from dockd.evidence.manifests import read_manifest
 from dockd.evidence.receipts import ReceiptVerifier, sign_receipt
+from dockd.target.headers import decode_metadata, metadata_of
 
 T = TypeVar("T")
 
 DISCOVER, CREATE, OFFSET, APPEND, RECEIPT = "discover", "create", "offset", "append", "receipt"
+DESCRIBE, CONTENT = "describe", "content"
 
 EVERYTHING = TargetProperties(creation_with_upload=True, checksum_sha256=True, receipts=True)
 
@@ -233,13 +236,31 @@ class SimulatedStore:
         """See :class:`~dockd.core.interfaces.UploadTarget`."""
         await self._arrive(RECEIPT)
         upload = self._upload(url)
-        if not upload.complete:
-            raise UploadGoneError(f"{url} is not complete", status=404)
+        if not (upload.complete and self.properties.receipts):
+            raise UploadGoneError(f"{url} has no receipt", status=404)
         receipt = self._receipt_if_ready(upload)
         if upload.rejected is not None:
             raise ReceiptRejectedError(upload.rejected, status=409)
         pending = ReceiptPending(max(0.1, self.checking_s / 4))
         return await self._answer(RECEIPT, receipt or pending)
+
+    async def describe(self, url: str) -> HeldUpload:
+        """See :class:`~dockd.target.readback.ReadableTarget`."""
+        await self._arrive(DESCRIBE)
+        upload = self._upload(url)
+        metadata = decode_metadata(metadata_of(upload.spec))
+        held = HeldUpload(len(upload.data), upload.spec.size_bytes, metadata)
+        return await self._answer(DESCRIBE, held)
+
+    async def content(self, url: str) -> AsyncGenerator[bytes, None]:
+        """See :class:`~dockd.target.readback.ReadableTarget`. What a change returns is given back."""
+        await self._arrive(CONTENT)
+        data = await self._answer(CONTENT, bytes(self._upload(url).data))
+        for begin in range(0, len(data), 1000):
+            await asyncio.sleep(0)
+            if self.down:
+                raise TargetUnavailableError("the store went down")
+            yield data[begin : begin + 1000]
 
     # How it works inside
 
@@ -327,13 +348,14 @@ class SimulatedStore:
             upload.rejected = self._fault(upload, data, digest.digest())
             if upload.rejected is None:
                 self.objects[digest.hexdigest()] = data
+            if upload.rejected is None and self.properties.receipts:
                 upload.receipt = sign_receipt(self.key, self.claims(upload, digest.hexdigest()))
         return upload.receipt
 
     def _fault(self, upload: SimulatedUpload, data: bytes, sha256: bytes) -> str | None:
         if upload.announced not in (None, sha256):
             return "the digest of the bytes is not the one announced"
-        if upload.spec.kind is not UploadKind.MANIFEST:
+        if upload.spec.kind is not UploadKind.MANIFEST or not self.properties.receipts:
             return None
         try:
             manifest = read_manifest(data.decode("ascii"), None)
@@ -365,3 +387,19 @@ class SimulatedStore:
             visit=upload.spec.visit,
             custody_head=upload.spec.custody_head,
         )
+
+
+async def _once(body: bytes) -> AsyncIterator[bytes]:
+    yield body
+
+
+async def _in_turn(body: AsyncIterator[bytes], turn: UploadTurn | None) -> AsyncIterator[bytes]:
+    """Pass bytes on as the dock's pace lets them go, as the body of a real request does."""
+    async for chunk in body:
+        rest = chunk
+        while rest:
+            size = await turn.take(len(rest)) if turn is not None else len(rest)
+            yield rest[:size]
+            rest = rest[size:]
+        if turn is not None:
+            turn.rest()
