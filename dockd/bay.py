@@ -124,6 +124,8 @@ class Bay:
             return self.reason
         if (away := self._services.uploader.away) is not None:
             return f"waiting: {away} ({away.advice})"
+        if self._services.uploader.pace.closed:
+            return "waiting: [upload] in the configuration lets nothing be sent at this time"
         delay = self.ingest.delay if self.ingest is not None else None
         return f"trying again: {delay}" if delay is not None else None
 

@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -85,7 +85,7 @@ class _Errand:
 
 @dataclass(slots=True, kw_only=True)
 class _Transfer(_Errand):
-    """One recording on its way."""
+    """One recording on its way; the :class:`~dockd.core.interfaces.UploadTurn` of its requests."""
 
     spec: UploadSpec
     source: UploadSource
@@ -93,6 +93,7 @@ class _Transfer(_Errand):
     on_progress: Callable[[int], None]
     turn: Turn
     acknowledged: int = 0
+    position: int = 0
     handed_over: int = 0
     resent_bytes: int = 0
     attempts: int = 0
@@ -114,10 +115,19 @@ class _Transfer(_Errand):
         self.patience.offset_is(offset)
         self.on_progress(offset)
 
-    def hands_over(self, begin: int, end: int) -> None:
-        """Count bytes that go to the network, and those that go there again."""
-        self.resent_bytes += max(0, min(end, self.handed_over) - begin)
+    async def take(self, size_bytes: int) -> int:
+        """Wait for this recording's turn; count what then goes to the network, and what goes again."""
+        self.on_progress(self.position)
+        granted = await self.turn.take(size_bytes)
+        end = self.position + granted
+        self.resent_bytes += max(0, min(end, self.handed_over) - self.position)
         self.handed_over = max(self.handed_over, end)
+        self.position = end
+        return granted
+
+    def rest(self) -> None:
+        """See :class:`~dockd.core.interfaces.UploadTurn`."""
+        self.turn.rest()
 
 
 class Uploader:
@@ -257,9 +267,8 @@ class Uploader:
 
     async def _create(self, transfer: _Transfer) -> str | None:
         body, sha256 = await self._whole_if_small(transfer)
-        if body is not None:
-            transfer.hands_over(0, len(body))
-        created = await self._target.create(transfer.spec, body, sha256, turn=transfer.turn)
+        transfer.position = 0
+        created = await self._target.create(transfer.spec, body, sha256, turn=transfer)
         transfer.url = created.url
         if created.offset < transfer.spec.size_bytes:
             await transfer.on_created(created.url)
@@ -299,8 +308,8 @@ class Uploader:
         chunk_sha256: bytes | None = None,
         whole_sha256: bytes | None = None,
     ) -> str | None:
-        begin = transfer.acknowledged
-        async with aclosing(_counted(transfer, begin, chunks)) as body:
+        transfer.position = begin = transfer.acknowledged
+        async with _closing(chunks) as body:
             appended = await self._target.append(
                 transfer.url or "",
                 begin,
@@ -308,7 +317,7 @@ class Uploader:
                 body,
                 chunk_sha256=chunk_sha256,
                 whole_sha256=whole_sha256,
-                turn=transfer.turn,
+                turn=transfer,
             )
         self._is_back()
         transfer.is_at(appended.offset)
@@ -387,17 +396,11 @@ class Uploader:
         self.away = self._away_since_s = None
 
 
-async def _counted(
-    transfer: _Transfer, begin: int, chunks: AsyncIterator[bytes]
-) -> AsyncGenerator[bytes, None]:
-    """Pass chunks on, counting them. A chunk has been taken when the next one is asked for."""
-    position = begin
+@asynccontextmanager
+async def _closing(chunks: AsyncIterator[bytes]) -> AsyncIterator[AsyncIterator[bytes]]:
+    """Leave no reader behind, whatever a request made of it."""
     try:
-        async for chunk in chunks:
-            transfer.hands_over(position, position + len(chunk))
-            position += len(chunk)
-            yield chunk
-            transfer.on_progress(position)
+        yield chunks
     finally:
         if isinstance(chunks, AsyncGenerator):
             await chunks.aclose()

@@ -68,6 +68,20 @@ async def test_a_hold_that_is_shortened_holds_for_the_next_camera(tmp_path: Path
         assert site.on_camera("2") == {}
 
 
+async def test_another_rate_acts_on_what_is_being_sent(tmp_path: Path) -> None:
+    settings = StoreSettings(reserve_bytes=0)
+    async with Store.running(tmp_path / "store", settings=settings) as store:
+        site = Site(tmp_path / "dock-1", Layout(tmp_path / "store"))
+        site.prepare(store.url)
+        change(site, "[attention]", "[upload]\nrate_mbit_s = 0.1\n[attention]")
+        site.plug(footage("dock-1", (5_000_000,)))  # 400 s
+        async with started(site) as dock:
+            assert await dock.said(events.BAY_STATE, state=BayState.INGESTING)
+            change(site, "rate_mbit_s = 0.1", "")
+            dock.send(signal.SIGHUP)
+            assert await dock.said(events.BAY_STATE, state=BayState.READY)
+
+
 async def test_a_signal_during_the_start_is_not_lost_and_does_no_harm(site: Site) -> None:
     async with site.run(Kill("commit", 1, sends=signal.SIGHUP)) as dock:
         assert await dock.said(events.CONFIG_RELOADED)
