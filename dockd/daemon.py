@@ -8,7 +8,7 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from operator import attrgetter
 from pathlib import Path
@@ -39,7 +39,9 @@ from dockd.journal.journal import SqliteJournal
 from dockd.ops import events, notify
 from dockd.ops.logs import configure_logs
 from dockd.ops.status import StatusServer
+from dockd.renewal import Renewal
 from dockd.status import dock_status
+from dockd.target.connection import Connection
 from dockd.target.pace import Pace, limit_by
 from dockd.target.readback import ReadbackTarget
 from dockd.target.tus import TusTarget
@@ -147,7 +149,9 @@ async def running_services(
     )
     try:
         async with TusTarget(
-            target_config.url, stall_timeout_s=target_config.stall_timeout_s
+            target_config.url,
+            connection=Connection.of(target_config),
+            stall_timeout_s=target_config.stall_timeout_s,
         ) as tus:
             target: UploadTarget = tus
             if target_config.confirm is Confirm.READBACK:
@@ -196,9 +200,11 @@ async def run_daemon(
     with DirectoryLock(paths.state_dir):
         remove_leftovers(paths.state_dir)
         if config.target is None or not config.bays:
-            await _run_until(signals, _wait_to_be_set_up(live, paths), live.reload)
+            await _run_until(signals, live.reload, _wait_to_be_set_up(live, paths))
             return
-        async with running_services(live, config.target, paths) as services:
+        async with running_services(live, config.target, paths) as opened:
+            renewal = Renewal(config.target, paths.state_dir, opened.key, opened.verifier)
+            services = replace(opened, learn_receipt_keys=renewal.learn_receipt_keys)
             dock = Dock(
                 services,
                 await _sources(services),
@@ -216,7 +222,7 @@ async def run_daemon(
                     bays=[bay.name for bay in config.bays],
                     target=config.target.url,
                 )
-                await _run_until(signals, dock.run(), reload)
+                await _run_until(signals, reload, dock.run(), renewal.run())
 
 
 async def _sources(services: Services) -> list[CameraSource]:
@@ -316,7 +322,7 @@ class _Signals:
 
 
 async def _run_until(
-    signals: _Signals, work: Coroutine[None, None, None], reload: Callable[[], None]
+    signals: _Signals, reload: Callable[[], None], *works: Coroutine[None, None, None]
 ) -> None:
     async def reload_when_told() -> None:
         while True:
@@ -324,7 +330,7 @@ async def _run_until(
             signals.reload.clear()
             reload()
 
-    tasks = {asyncio.create_task(work), asyncio.create_task(reload_when_told())}
+    tasks = {asyncio.create_task(work) for work in (*works, reload_when_told())}
     try:
         waits: set[asyncio.Future[Any]] = {*tasks, signals.stop}
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
