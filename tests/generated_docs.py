@@ -4,6 +4,7 @@
 """
 
 import logging
+import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from dockd.cameras.profiles import load_profiles
 from dockd.cameras.udev_rules import udev_rules
 from dockd.core.lifecycle import MEANING, TABLE, WORK, BayState, diagram
 from dockd.ops.events import CATALOGUE, Event
+from dockd.target.conformance.suite import CHECKS
 from tests.evidence.receipt_vectors import receipt_vectors
 
 ROOT = Path(__file__).parent.parent
@@ -82,10 +84,68 @@ def lifecycle() -> str:
     return "\n".join(lines)
 
 
+def target_check() -> str:
+    """Return docs/target-check.md: how to try a server, every check, and what is known of servers."""
+    lines = [
+        "# Trying a target",
+        "",
+        _NOTE,
+        "",
+        "    dockd target check https://store.example/files/",
+        "    dockd target check --config /etc/dockd/dockd.toml",
+        "",
+        "tries the clauses of the [contract](upload-target.md) on a live server, one after the other, and",
+        "prints a table. The second form appears as the dock (certificate, name, key), trusts what the dock",
+        "trusts, and checks receipts against the pinned key; options set any of that by hand, see `--help`.",
+        "",
+        "| outcome | means |",
+        "| --- | --- |",
+        "| `passed` | the server does as the clause says |",
+        "| `failed` | it does not, and the words say what it did instead |",
+        "| `not offered` | it does not claim to (`Tus-Extension`), so nothing relies on it |",
+        "| `not checked` | something is missing, such as the key that is pinned |",
+        "| `stated`, `not stated` | nobody can try it from outside; the server says it does so, or says nothing |",
+        "",
+        "Exit code 0: nothing failed. 1: something did, or the server does not answer. 2: the command or the",
+        "configuration is wrong. `--json` prints the same for scripts; there a check keeps its `name`, whatever",
+        "its number. `confirms_by` says by what docks could confirm footage there, as far as this can be seen.",
+        "",
+        "It sends about 10 MB, as camera `dockd-target-check`. What is finished stays there, as footage does;",
+        "what is not is deleted again where the server allows it. Do not run it where that is in the way.",
+        "",
+        "## The checks",
+        "",
+        "| | clause | name | demands |",
+        "| --- | --- | --- | --- |",
+        *(
+            f"| {number} | {check.clause} | `{check.name}` | {check.title} |"
+            for number, check in enumerate(CHECKS, start=1)
+        ),
+        "",
+        "## Servers of others",
+        "",
+        "What is known of them, and held against the real ones by tests. Checks that fail:",
+        "",
+        "| server | confirms by | fails | because |",
+        "| --- | --- | --- | --- |",
+    ]
+    servers = tomllib.loads((ROOT / "docs/known-targets.toml").read_text(encoding="utf-8"))[
+        "server"
+    ]
+    for server in servers:
+        about = f"| {server['name']} | {', '.join(server['confirms_by'])} "
+        found = {f"`{name}`": why for name, why in server["fails"].items()} | {
+            f"{clause}, which no check sees": why for clause, why in server["beyond"].items()
+        }
+        lines += [f"{about}| {name} | {why} |" for name, why in found.items()]
+    return "\n".join([*lines, ""])
+
+
 PAGES: Mapping[Path, Callable[[], str]] = {
     Path("docs/log-events.md"): log_events,
     Path("docs/lifecycle.md"): lifecycle,
     Path("docs/receipt-vectors.json"): receipt_vectors,
+    Path("docs/target-check.md"): target_check,
     Path("udev_rules/60-dockd.rules"): lambda: udev_rules(load_profiles([])),
 }
 """What draws each page; paths start at the repository's root."""
