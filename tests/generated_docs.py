@@ -20,6 +20,35 @@ ROOT = Path(__file__).parent.parent
 _NOTE = "<!-- Drawn from the code by `make docs`; changes made here are lost. -->"
 
 
+_TRYING_A_TARGET = f"""\
+# Trying a target
+
+{_NOTE}
+
+    dockd target check https://store.example/files/
+    dockd target check --config /etc/dockd/dockd.toml
+
+tries the clauses of the [contract](upload-target.md) on a live server, one after the other, and prints
+a table. The second form appears as the dock (certificate, name, key), trusts what the dock trusts, and
+checks receipts against the pinned key; options set any of that by hand, see `--help`.
+
+| outcome | means |
+| --- | --- |
+| `passed` | the server does as the clause says |
+| `failed` | it does not, and the words say what it did instead |
+| `not offered` | it does not claim to (`Tus-Extension`), so nothing relies on it |
+| `not checked` | something is missing, such as the key that is pinned |
+| `stated`, `not stated` | nobody can try it from outside; the server says that it does so, or says nothing |
+
+Exit code 0: nothing failed. 1: something did, or the server does not answer. 2: the command or the
+configuration is wrong. `--json` prints the same for scripts; there a check keeps its `name`, whatever
+its number. `confirms_by` says by what docks could confirm footage there, as far as this can be seen.
+
+It sends about 10 MB, as camera `dockd-target-check`. What is finished stays there, as footage does; what
+is not is deleted again where the server allows it. Do not run it where that is in the way.
+"""
+
+
 def log_events() -> str:
     """Return docs/log-events.md: every line that dockd can log, by the part of it that does."""
     lines = [
@@ -87,32 +116,7 @@ def lifecycle() -> str:
 def target_check() -> str:
     """Return docs/target-check.md: how to try a server, every check, and what is known of servers."""
     lines = [
-        "# Trying a target",
-        "",
-        _NOTE,
-        "",
-        "    dockd target check https://store.example/files/",
-        "    dockd target check --config /etc/dockd/dockd.toml",
-        "",
-        "tries the clauses of the [contract](upload-target.md) on a live server, one after the other, and",
-        "prints a table. The second form appears as the dock (certificate, name, key), trusts what the dock",
-        "trusts, and checks receipts against the pinned key; options set any of that by hand, see `--help`.",
-        "",
-        "| outcome | means |",
-        "| --- | --- |",
-        "| `passed` | the server does as the clause says |",
-        "| `failed` | it does not, and the words say what it did instead |",
-        "| `not offered` | it does not claim to (`Tus-Extension`), so nothing relies on it |",
-        "| `not checked` | something is missing, such as the key that is pinned |",
-        "| `stated`, `not stated` | nobody can try it from outside; the server says it does so, or says nothing |",
-        "",
-        "Exit code 0: nothing failed. 1: something did, or the server does not answer. 2: the command or the",
-        "configuration is wrong. `--json` prints the same for scripts; there a check keeps its `name`, whatever",
-        "its number. `confirms_by` says by what docks could confirm footage there, as far as this can be seen.",
-        "",
-        "It sends about 10 MB, as camera `dockd-target-check`. What is finished stays there, as footage does;",
-        "what is not is deleted again where the server allows it. Do not run it where that is in the way.",
-        "",
+        _TRYING_A_TARGET,
         "## The checks",
         "",
         "| | clause | name | demands |",
