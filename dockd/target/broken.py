@@ -1,5 +1,6 @@
 """What kept a request from its answer: the error that it stands for, in a person's words."""
 
+import errno
 import ssl
 
 import aiohttp
@@ -17,11 +18,17 @@ _ABOUT_OUR_CERTIFICATE = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED")
 """Alerts by which a server refuses the client's certificate (RFC 8446 §6.2)."""
 
 _DEEPEST = 8
+_HUNG_UP = (None, errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE)
 _LIFTED_BY_A_PERSON = (401, 402, 403, 407)
 
 
-def broken(request: str, error: BaseException, clock: ClockWatch) -> TargetError:
-    """Return the error for a request that had no answer; ``request`` names it."""
+def broken(
+    request: str, error: BaseException, clock: ClockWatch, *, secure: bool = False
+) -> TargetError:
+    """Return the error for a request that had no answer; ``request`` names it.
+
+    ``secure`` says that it went over TLS, whose servers do not always say why they hang up.
+    """
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return _refused_by_proxy(request, error)
     tls = _tls_error(error)
@@ -29,7 +36,10 @@ def broken(request: str, error: BaseException, clock: ClockWatch) -> TargetError
         return AdministrativeRefusalError(
             f"{request}: the store refuses this dock's certificate: {tls.reason}; {clock.words()}"
         )
-    return TargetUnavailableError(f"{request}: {_cause(error, tls, clock)}")
+    words = _cause(error, tls, clock)
+    if secure and tls is None and _hung_up(error):
+        words += " (as some servers do that refuse the dock's certificate)"
+    return TargetUnavailableError(f"{request}: {words}")
 
 
 def _refused_by_proxy(request: str, error: aiohttp.ClientHttpProxyError) -> TargetError:
@@ -40,6 +50,12 @@ def _refused_by_proxy(request: str, error: aiohttp.ClientHttpProxyError) -> Targ
     kind = AdministrativeRefusalError if administrative else TargetUnavailableError
     wait_s = retry_after_s(error.headers or {}, system_now())
     return kind(words, status=error.status, retry_after_s=wait_s)
+
+
+def _hung_up(error: BaseException) -> bool:
+    if isinstance(error, aiohttp.ClientOSError):
+        return error.errno in _HUNG_UP and not isinstance(error, aiohttp.ClientConnectorDNSError)
+    return isinstance(error, aiohttp.ServerDisconnectedError)
 
 
 def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
@@ -73,7 +89,7 @@ def _cause(error: BaseException, tls: ssl.SSLError | None, clock: ClockWatch) ->
         case aiohttp.ClientProxyConnectionError():
             return f"no connection to the proxy: {error.strerror or error}"
         case aiohttp.ClientConnectorError():
-            return f"no connection: {error.strerror or error}"
+            return f"no connection: {error.strerror or 'the server hung up at once'}"
         case aiohttp.ServerDisconnectedError():
             return "the server closed the connection without an answer"
         case aiohttp.ClientPayloadError():

@@ -296,7 +296,8 @@ class TusTarget:
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             # An answer that was read counts, even if the connection breaks under the rest of the body.
             if answer is None:
-                raise broken(f"{verb} {url}", error, self._clock) from error
+                secure = url.scheme == "https"
+                raise broken(f"{verb} {url}", error, self._clock, secure=secure) from error
         return answer
 
     def _request(

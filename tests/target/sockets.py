@@ -1,9 +1,13 @@
 """Servers on loopback that do exactly as a test says, byte by byte."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+from yarl import URL
+
+from dockd.target.connection import Connection
 from dockd.target.tus import TusTarget
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -12,10 +16,10 @@ MANY_BYTES = 32 << 20
 
 
 @asynccontextmanager
-async def target_at(
-    serve: Serve, *, stall_timeout_s: float = 30.0
-) -> AsyncIterator[tuple[TusTarget, str]]:
-    """Start a server that handles each connection with ``serve``, and a client for it."""
+async def serving(
+    serve: Serve, *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+) -> AsyncIterator[str]:
+    """Start a server that handles each connection with ``serve``; give its collection's URL."""
     connections: set[asyncio.Task[None]] = set()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -29,17 +33,33 @@ async def target_at(
         finally:
             writer.close()
 
-    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    server = await asyncio.start_server(connected, host, 0, ssl=tls)
     port = server.sockets[0].getsockname()[1]
-    base = f"http://127.0.0.1:{port}/files/"
     try:
-        async with TusTarget(base, stall_timeout_s=stall_timeout_s) as target:
-            yield target, f"{base}1"
+        yield str(
+            URL.build(scheme="https" if tls else "http", host=host, port=port, path="/files/")
+        )
     finally:
         server.close()
         for task in connections:
             task.cancel()
         await asyncio.gather(*connections, return_exceptions=True)
+
+
+@asynccontextmanager
+async def target_at(
+    serve: Serve,
+    *,
+    stall_timeout_s: float = 30.0,
+    tls: ssl.SSLContext | None = None,
+    connection: Connection = Connection(),  # noqa: B008 (immutable)
+) -> AsyncIterator[tuple[TusTarget, str]]:
+    """Start a server, and a client for it; give the client and an upload's URL."""
+    async with (
+        serving(serve, tls=tls) as base,
+        TusTarget(base, connection=connection, stall_timeout_s=stall_timeout_s) as target,
+    ):
+        yield target, f"{base}1"
 
 
 async def head_of(reader: asyncio.StreamReader) -> dict[str, str]:
@@ -65,3 +85,7 @@ def saying(answer: str, body: str = "") -> Serve:
 async def chunks(count_bytes: int, piece: bytes = bytes(1 << 20)) -> AsyncIterator[bytes]:
     for begin in range(0, count_bytes, len(piece)):
         yield piece[: count_bytes - begin]
+
+
+OFFERS = "HTTP/1.1 204 No Content\nTus-Version: 1.0.0\nTus-Extension: creation,dockd-receipt"
+"""A friendly answer to OPTIONS, for :func:`saying`."""
