@@ -10,7 +10,7 @@ from dockd.core.lifecycle import BayState
 from dockd.core.model import Presence
 from dockd.ingest import Services
 from dockd.ops import events
-from dockd.status import dock_status
+from dockd.status import dock_status, outlook
 from dockd.worker import BayThread, Worker
 
 STALL_S = 60.0
@@ -118,7 +118,8 @@ class Dock:
 
     def status(self) -> dict[str, object]:
         """Return the truth about every bay; see :mod:`dockd.status`."""
-        return dock_status(self.services.dock, self.bays.values(), self._crowded)
+        bays = self.bays.values()
+        return dock_status(self.services.dock, bays, self._crowded, outlook(self.services, bays))
 
     def _report_stalls(self) -> None:
         for name, bay in self.bays.items():

@@ -162,6 +162,15 @@ class Ingest:
             for item in self.recordings.values()
         )
 
+    @property
+    def bytes_left(self) -> int:
+        """Bytes that are still to be sent, of the recordings that will be."""
+        return sum(
+            item.size_bytes - min(self._sent_bytes.get(item.path, 0), item.size_bytes)
+            for item in self.recordings.values()
+            if item.state in _TO_SEND
+        )
+
     # What the bay does
 
     async def run(self, volume: Volume, worker: Worker, sidecars: Mapping[bytes, Sidecar]) -> None:
@@ -514,4 +523,5 @@ class Ingest:
 
 
 _OPEN = frozenset({RecordingState.PENDING, RecordingState.UPLOADING, RecordingState.SENT})
+_TO_SEND = frozenset({RecordingState.PENDING, RecordingState.UPLOADING})
 _AT_STORE = frozenset({RecordingState.SENT, RecordingState.CONFIRMED, RecordingState.ERASED})

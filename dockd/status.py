@@ -1,24 +1,85 @@
 """The truth about a dock at this moment, as plain JSON for ``dockd status`` and the demo."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 
 from dockd.bay import Bay
+from dockd.core.estimate import seconds_left
 from dockd.core.model import RecordingState, display_name
+from dockd.core.timetable import BYTES_S_PER_MBIT_S
+from dockd.ingest import Services
 
 MAX_SHOWN = 20
 """Recordings named in the answer for one bay; the counts are of all."""
 
 
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """How fast a dock sends, and for how long it still will; None is not known, or no limit."""
+
+    mbit_s: float | None = None
+    limit_mbit_s: float | None = None
+    bytes_left: int = 0
+    seconds_left: float | None = None
+    of_bays: Mapping[str, float | None] = field(default_factory=dict)
+
+
+def outlook(services: Services, bays: Iterable[Bay]) -> Outlook:
+    """Estimate from what was measured. Nobody can tell while the target takes nothing."""
+    pace, now = services.uploader.pace, services.clock.now()
+    left = {
+        bay.name: size
+        for bay in bays
+        if bay.ingest is not None and (size := bay.ingest.bytes_left) > 0
+    }
+    measured = pace.throughput
+    known = measured if services.uploader.away is None else None
+    phases = services.config().upload.rates.phases(now, datetime.astimezone)
+    seconds = seconds_left(left, known, phases)
+    last = max(left, key=lambda bay: left[bay], default=None)
+    return Outlook(
+        mbit_s=_mbit_s(measured.bytes_s) if measured is not None else None,
+        limit_mbit_s=_mbit_s(pace.limit_bytes_s),
+        bytes_left=sum(left.values()),
+        seconds_left=seconds[last] if last is not None else 0.0,
+        of_bays=seconds,
+    )
+
+
+def _mbit_s(bytes_s: float | None) -> float | None:
+    return None if bytes_s is None else round(bytes_s / BYTES_S_PER_MBIT_S, 3)
+
+
 def dock_status(
-    dock: str, bays: Iterable[Bay], crowded: Mapping[str, Sequence[str]]
+    dock: str,
+    bays: Iterable[Bay],
+    crowded: Mapping[str, Sequence[str]],
+    ahead: Outlook = Outlook(),
 ) -> dict[str, object]:
     """Return what every bay is doing. ``crowded`` names the cameras that wait behind another."""
     return {
         "dock": dock,
+        "sending": {
+            "mbit_s": ahead.mbit_s,
+            "limit_mbit_s": ahead.limit_mbit_s,
+            "bytes_left": ahead.bytes_left,
+            "seconds_left": _whole(ahead.seconds_left),
+        },
         "bays": [
-            {**_bay_status(bay), "crowded_by": list(crowded.get(bay.name, ()))} for bay in bays
+            {
+                **_bay_status(bay),
+                "seconds_left": _whole(ahead.of_bays.get(bay.name)),
+                "crowded_by": list(crowded.get(bay.name, ())),
+            }
+            for bay in bays
         ],
     }
+
+
+def _whole(seconds: float | None) -> int | None:
+    return None if seconds is None else math.ceil(seconds)
 
 
 def _bay_status(bay: Bay) -> dict[str, object]:
@@ -41,6 +102,7 @@ def _bay_status(bay: Bay) -> dict[str, object]:
         "recordings": {state.value: ingest.count(state) for state in RecordingState},
         "bytes": ingest.size_bytes,
         "bytes_sent": ingest.sent_bytes,
+        "bytes_left": ingest.bytes_left,
         "quarantined": [
             {"recording": display_name(item.path), "reason": item.reason}
             for item in ingest.quarantined[:MAX_SHOWN]

@@ -42,7 +42,7 @@ def show_status(config_file: Path, *, as_json: bool, watch: bool) -> None:
 
 def status_table(status: dict[str, Any]) -> Table:
     """Return the table for people."""
-    table = Table(title=f"dock {status['dock']}", title_justify="left")
+    table = Table(title=f"dock {status['dock']}{_sending(status['sending'])}", title_justify="left")
     for heading in ("bay", "camera", "state", "recordings", "sent", "what to know"):
         table.add_column(heading)
     for bay in status["bays"]:
@@ -50,6 +50,8 @@ def status_table(status: dict[str, Any]) -> Table:
         done = counts.get("confirmed", 0) + counts.get("erased", 0)
         total = bay.get("bytes", 0)
         sent = f"{100 * bay['bytes_sent'] // total} % of {_size(total)}" if total else ""
+        if bay["seconds_left"]:
+            sent += f", {_duration(bay['seconds_left'])} left"
         table.add_row(
             Text(bay["bay"]),
             Text(bay["camera"] or ""),
@@ -59,6 +61,27 @@ def status_table(status: dict[str, Any]) -> Table:
             Text(_to_know(bay)),
         )
     return table
+
+
+def _sending(sending: dict[str, Any]) -> str:
+    """Return what to say of the whole dock, while it has anything to send."""
+    if not sending["bytes_left"]:
+        return ""
+    words = [f"{_size(sending['bytes_left'])} left"]
+    if sending["mbit_s"] is not None:
+        words.append(f"at {sending['mbit_s']:g} Mbit/s")
+    if sending["limit_mbit_s"] is not None:
+        words.append(f"of {sending['limit_mbit_s']:g} allowed")
+    if sending["seconds_left"] is not None:
+        words.append(f"done in {_duration(sending['seconds_left'])}")
+    return ": " + ", ".join(words)
+
+
+def _duration(seconds: int) -> str:
+    hours, minutes = seconds // 3600, seconds % 3600 // 60
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min" if minutes else f"{seconds} s"
 
 
 def _to_know(bay: dict[str, Any]) -> str:

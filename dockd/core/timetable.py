@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
+from dockd.core.estimate import Phase
+
 LEAST_MBIT_S = 0.1
 """The least rate but nothing: each of many streams still moves before anybody takes it for stalled."""
 
@@ -97,6 +99,8 @@ class Timetable:
 
         ``to_local`` gives the wall clock of an aware time, such as :meth:`datetime.astimezone`.
         """
+        if not self.spans:
+            return None
         limit = self.limit_at(to_local(now))
         at = now.astimezone(UTC)
         until = at + _LOOK_AHEAD
@@ -109,6 +113,19 @@ class Timetable:
             if self.limit_at(to_local(at)) != limit:
                 return at
         return None
+
+    def phases(
+        self, now: datetime, to_local: Callable[[datetime], datetime], limit: int = 100
+    ) -> Iterator[Phase]:
+        """Yield the limits from now on, each as long as it is in force; at most so many of them."""
+        for _ in range(limit):
+            mbit_s = self.limit_at(to_local(now))
+            bytes_s = None if mbit_s is None else mbit_s * BYTES_S_PER_MBIT_S
+            change = self.next_change(now, to_local)
+            yield Phase(bytes_s, None if change is None else (change - now).total_seconds())
+            if change is None:
+                return
+            now = change
 
     def _to_next_edge(self, local: datetime) -> timedelta:
         within = timedelta(seconds=local.second, microseconds=local.microsecond)

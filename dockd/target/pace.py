@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from dockd.core.errors import SendingPausedError
+from dockd.core.estimate import Throughput
 from dockd.core.timetable import BYTES_S_PER_MBIT_S, Timetable
 from dockd.ops import events
+from dockd.target.meter import Meter
 
 PIECE_BYTES = 256 << 10
 """The largest piece: what a socket does not take at once, the event loop has to copy."""
@@ -115,6 +117,7 @@ class Pace:
         self._waiting: list[_Waiter] = []
         self._fairness = {urgent: _Fairness() for urgent in (True, False)}
         self._timer: asyncio.TimerHandle | None = None
+        self._meter = Meter()
 
     @property
     def limit_bytes_s(self) -> float | None:
@@ -131,8 +134,15 @@ class Pace:
         """Whether nothing is to be sent now."""
         return self.limit_bytes_s == 0
 
+    @property
+    def throughput(self) -> Throughput | None:
+        """The rate at which this dock sends when it has something to send, as far as is known."""
+        self._time_passes()
+        return self._meter.throughput
+
     def turn(self, bay: str, urgent: Callable[[], bool] = _never) -> Turn:
         """Return a place for one more stream. What is ``urgent`` may change at any time."""
+        self._time_passes()
         if not self._turns:
             # Nobody wanted what ran into the bucket meanwhile.
             self._filled_by = None
@@ -142,6 +152,7 @@ class Pace:
 
     def leave(self, turn: Turn) -> None:
         """Forget a stream."""
+        self._time_passes()
         self._turns.discard(turn)
 
     def rest(self, turn: Turn) -> None:
@@ -156,8 +167,11 @@ class Pace:
         loop = asyncio.get_running_loop()
         turn.busy_until_s = loop.time() + URGENT_STALL_S
         limit = self.limit_bytes_s
+        self._time_passes()
         if limit is None and (turn.urgent() or not self._urgent_is_busy(loop.time())):
-            return min(size_bytes, PIECE_BYTES)
+            piece = min(size_bytes, PIECE_BYTES)
+            self._meter.sent(piece)
+            return piece
         waiter = _Waiter(turn, size_bytes, loop.time(), loop.create_future())
         self._waiting.append(waiter)
         self._serve()
@@ -166,6 +180,10 @@ class Pace:
         finally:
             if waiter in self._waiting:
                 self._waiting.remove(waiter)
+
+    def _time_passes(self) -> None:
+        now_s = asyncio.get_running_loop().time()
+        self._meter.passes(now_s, self.limit_bytes_s, busy=bool(self._turns))
 
     def _serve(self) -> None:
         """Give out what can be given now; look again when there may be more."""
@@ -219,6 +237,7 @@ class Pace:
             piece = int(min(PIECE_BYTES, max(LEAST_PIECE_BYTES, limit * PIECE_S)))
         size_bytes = min(waiter.wanted_bytes, piece)
         self._tokens -= size_bytes
+        self._meter.sent(size_bytes)
         self._fairness[waiter.turn.urgent()].serve(waiter.turn.bay, size_bytes)
         waiter.turn.busy_until_s = now_s + URGENT_STALL_S
         waiter.granted.set_result(size_bytes)

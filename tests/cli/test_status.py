@@ -1,10 +1,14 @@
 """``dockd status``: with a daemon, without one, and when the rest of the configuration is broken."""
 
 import json
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
 
+from dockd.cli.status import status_table
 from dockd.core.lifecycle import BayState
 from dockd.ops import events
 from dockd.store.layout import Layout
@@ -59,6 +63,19 @@ async def test_with_a_daemon_it_shows_each_bay(tmp_path: Path) -> None:
             assert "2 of 2 proved" in output
             assert "\x1b" not in output
             await dock.stop()
+
+
+def test_the_time_left_is_for_people() -> None:
+    bay: dict[str, Any] = {
+        "bay": "1", "camera": "cam-1", "state": "ingesting", "reason": None, "crowded_by": [],
+        "skipped": 0, "bytes": 100, "bytes_sent": 40, "seconds_left": 3720,
+    }  # fmt: skip
+    sending = {"bytes_left": 60_000_000, "mbit_s": 19.5, "limit_mbit_s": 20, "seconds_left": 119}
+    console = Console(width=200, file=StringIO())
+    console.print(status_table({"dock": "dock-1", "sending": sending, "bays": [bay]}))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "dock dock-1: 60 MB left, at 19.5 Mbit/s, of 20 allowed, done in 1 min" in shown
+    assert "40 % of 100 B, 1 h 02 min left" in shown
 
 
 async def test_a_lost_bay_folder_is_no_reason_not_to_answer(site: Site) -> None:

@@ -1,6 +1,6 @@
 """Which recordings start next."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dockd.core.schedule import PATIENCE_S, BayLoad, Limits, Start, Waiting, in_order, plan
@@ -98,6 +98,7 @@ loads = st.lists(st.tuples(waitings, st.integers(0, 500), st.floats(0, 100)), ma
 )
 
 
+@settings(deadline=None)
 @given(loads, st.integers(1, 8), st.integers(1, 4))
 def test_a_plan_keeps_every_limit_and_leaves_no_slot_free_in_vain(
     bays: list[BayLoad], streams: int, streams_per_bay: int
@@ -126,6 +127,7 @@ def test_a_plan_keeps_every_limit_and_leaves_no_slot_free_in_vain(
             assert not left
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 3), min_size=2, max_size=8), st.integers(1, 3))
 def test_every_bay_is_served_in_the_end(sizes: list[int], streams: int) -> None:
     """INV-8: whatever keeps arriving elsewhere, no bay waits for ever."""

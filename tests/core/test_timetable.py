@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dockd.core.timetable import Timetable, TimetableError
@@ -144,6 +144,7 @@ NEW_YEAR = datetime(2031, 1, 1, tzinfo=UTC)
 LINES = ("Mon-Fri 07:00-19:00", "Sat,Sun 22:00-06:00", "Sun 06:00-06:01", "Wed 23:59-00:30")
 
 
+@settings(deadline=None)
 @given(
     st.timedeltas(timedelta(), timedelta(days=365)).map(lambda since: NEW_YEAR + since),
     st.sets(st.sampled_from(LINES)),

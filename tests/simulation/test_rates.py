@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,10 @@ def line(dock: SimulatedDock, from_s: float, to_s: float) -> str:
         dock.clock.now().astimezone() + timedelta(seconds=seconds) for seconds in (from_s, to_s)
     )
     return f"{DAYS[begin.weekday()]} {begin:%H:%M}-{end:%H:%M}"
+
+
+def sending(dock: SimulatedDock) -> Any:
+    return dock.dock.status()["sending"]
 
 
 def held(dock: SimulatedDock) -> list[bytes]:
@@ -95,3 +100,47 @@ async def test_the_camera_with_the_least_left_is_ready_first() -> None:
 
         await dock.until(note_who_is_done)
     assert order == ["3", "2", "1"]
+
+
+@virtual_time
+async def test_the_time_left_is_told_as_it_turns_out() -> None:
+    async with SimulatedDock(bays=("1", "2", "3")) as dock:
+        lines = {line(dock, 300, 360): 0.1, line(dock, 360, 1800): 0}
+        limit(dock, rate_mbit_s=0.2, timetable=lines)
+        assert sending(dock) == {
+            "mbit_s": None,
+            "limit_mbit_s": 0.2,
+            "bytes_left": 0,
+            "seconds_left": 0,
+        }
+        dock.source.plug("1", body_camera("cam-1", 500_000))
+        dock.source.plug("2", body_camera("cam-2", 2_000_000))
+        dock.source.plug("3", body_camera("cam-3", 7_000_000))
+        await asyncio.sleep(1)
+        assert sending(dock)["seconds_left"] is None
+        await asyncio.sleep(29)
+        told = {bay["bay"]: 30 + bay["seconds_left"] for bay in dock.dock.status()["bays"]}  # type: ignore[attr-defined]
+        told_all = 30 + sending(dock)["seconds_left"]
+        done: dict[str, float] = {}
+
+        def note_when_sent() -> bool:
+            for name, bay in dock.dock.bays.items():
+                if bay.ingest is None or not bay.ingest.bytes_left:
+                    done.setdefault(name, asyncio.get_running_loop().time())
+            return len(done) == 3
+
+        await dock.until(note_when_sent, every_s=1.0)
+    assert told == {name: pytest.approx(seconds, rel=0.05) for name, seconds in done.items()}
+    assert told_all == told["3"]
+
+
+@virtual_time
+async def test_nobody_can_tell_the_time_left_while_the_store_is_away() -> None:
+    async with SimulatedDock() as dock:
+        limit(dock, rate_mbit_s=8)
+        dock.source.plug("1", body_camera("cam-1", 50_000_000))
+        await asyncio.sleep(10)
+        assert sending(dock)["seconds_left"] == pytest.approx(40, abs=2)
+        dock.store.down = True
+        await asyncio.sleep(5)
+        assert sending(dock)["seconds_left"] is None
