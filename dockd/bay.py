@@ -37,7 +37,7 @@ from dockd.evidence.sidecar import find_sidecars
 from dockd.ingest import Ingest, Services
 from dockd.ops import events
 from dockd.scanning import log_skipped, take_in
-from dockd.sealing import compose, seal
+from dockd.sealing import compose, is_still_held, seal, unseal
 from dockd.summary import sum_up
 from dockd.worker import Worker
 
@@ -50,7 +50,7 @@ CHARGE_POLL_S = 5.0
 MAX_DIFFERENCES = 3
 """How often the camera may turn out to differ just before the wipe until a person is asked."""
 
-_SENDING = frozenset({BayState.INGESTING, BayState.SEALING})
+_SENDING = frozenset({BayState.INGESTING, BayState.SEALING, BayState.HOLDING})
 
 T = TypeVar("T")
 
@@ -429,10 +429,20 @@ class Bay:
             hold_until = visit.hold_until or self._services.clock.now()
             left_s = (hold_until - self._services.clock.now()).total_seconds()
             if left_s <= 0:
-                return BayEvent.HOLD_OVER
+                return await self._end_hold()
             self.reason = f"copied; kept on the camera until {hold_until.isoformat()}"
             await asyncio.sleep(min(left_s, LONGEST_PAUSE_S))
         return BayEvent.WIPE_NOT_WANTED
+
+    async def _end_hold(self) -> BayEvent:
+        """Allow the wipe, unless the store has lost what it signed for: only the camera has it now."""
+        visit, ingest = self._current()
+        self.reason = None
+        if await is_still_held(self._services, visit):
+            return BayEvent.HOLD_OVER
+        self.visit = await unseal(self._services, visit)
+        await ingest.ask_again()
+        return BayEvent.SEAL_BROKEN
 
     async def _wipe(self) -> BayEvent:
         visit, ingest = self._current()

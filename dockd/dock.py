@@ -10,6 +10,7 @@ from dockd.core.lifecycle import BayState
 from dockd.core.model import Presence
 from dockd.ingest import Services
 from dockd.ops import events
+from dockd.recheck import recheck_for_ever
 from dockd.status import dock_status, outlook
 from dockd.worker import BayThread, Worker
 
@@ -47,6 +48,7 @@ class Dock:
         """Run until cancelled."""
         # The watcher of hints is in place before the first look, so that nothing falls in between.
         async with asyncio.TaskGroup() as group:
+            group.create_task(recheck_for_ever(self.services))
             for source in self._sources:
                 group.create_task(self._listen(source))
                 for name in source.bays:

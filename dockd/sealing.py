@@ -6,7 +6,12 @@ from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
 
-from dockd.core.errors import ManifestInvalidError, ReceiptInvalidError
+from dockd.core.errors import (
+    ManifestInvalidError,
+    ReceiptInvalidError,
+    ReceiptRejectedError,
+    UploadGoneError,
+)
 from dockd.core.model import (
     CustodyEvent,
     Manifest,
@@ -89,7 +94,9 @@ async def seal(services: Services, visit: Visit) -> Visit:
     The hold begins here, once. Raises ReceiptRejectedError when the store does not hold everything
     that is on the list, and the target's, receipt's and journal's errors.
     """
-    if visit.hold_until is not None and _proves(services, visit, visit.manifest_receipt or ""):
+    if visit.hold_until is not None and await _proves(
+        services, visit, visit.manifest_receipt or ""
+    ):
         return visit
     body = (visit.manifest or "").encode()
     digest = sha256(body).hexdigest()
@@ -118,7 +125,7 @@ async def seal(services: Services, visit: Visit) -> Visit:
     )
     receipt = sent.receipt or await services.uploader.receipt(sent.url)
     try:
-        _prove(services, visit, receipt)
+        await _prove(services, visit, receipt)
     except ReceiptInvalidError as error:
         events.RECEIPT_REFUSED.log(
             bay=visit.bay,
@@ -146,10 +153,40 @@ async def seal(services: Services, visit: Visit) -> Visit:
     return sealed
 
 
-def _prove(services: Services, visit: Visit, receipt: str) -> None:
+async def is_of_this_store(services: Services, visit: Visit) -> bool:
+    """Whether the manifest's receipt is one of the pinned store, and not of one before it."""
+    return await _proves(services, visit, visit.manifest_receipt or "")
+
+
+async def is_still_held(services: Services, visit: Visit) -> bool:
+    """Ask whether the store holds the visit's manifest at this moment; raises TargetError.
+
+    One that came back from a backup holds nothing of what is newer, and the manifest is the newest of
+    a visit.
+    """
+    try:
+        await services.uploader.receipt(visit.manifest_url or "")
+    except (UploadGoneError, ReceiptRejectedError):
+        return False
+    return True
+
+
+async def unseal(services: Services, visit: Visit) -> Visit:
+    """Return the visit without the proof of its manifest, which the store has lost. Raises JournalError."""
+    about = {"camera": visit.camera.camera_id, "visit": visit.visit_id}
+    unsealed = replace(visit, manifest_url=None, manifest_receipt=None, hold_until=None)
+    await services.journal.update_visit(
+        unsealed,
+        CustodyEvent("manifest.lost", **about, details={"receipt": visit.manifest_receipt}),
+    )
+    events.MANIFEST_LOST.log(bay=visit.bay, **about, url=visit.manifest_url)
+    return unsealed
+
+
+async def _prove(services: Services, visit: Visit, receipt: str) -> None:
     body = (visit.manifest or "").encode()
     prove(
-        services.verifier.verify(receipt),
+        await services.verify_receipt(receipt),
         dock=services.dock,
         camera=visit.camera.camera_id,
         sha256=sha256(body).hexdigest(),
@@ -158,9 +195,9 @@ def _prove(services: Services, visit: Visit, receipt: str) -> None:
     )
 
 
-def _proves(services: Services, visit: Visit, receipt: str) -> bool:
+async def _proves(services: Services, visit: Visit, receipt: str) -> bool:
     try:
-        _prove(services, visit, receipt)
+        await _prove(services, visit, receipt)
     except ReceiptInvalidError:
         # Perhaps of a store that is not the pinned one any more: ask that one.
         return False

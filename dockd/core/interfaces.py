@@ -4,7 +4,7 @@ Three kinds of door: to cameras (blocking, called in the bay's own thread, becau
 hold a call for minutes), to the target (asynchronous), and to the journal (asynchronous).
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -230,6 +230,9 @@ class Journal(Protocol):
 
     async def present_visit(self, bay: str) -> Visit | None:
         """Return the bay's visit that has not ended, if there is one."""
+
+    async def newest_erased_visit(self, but: Iterable[str] = ()) -> Visit | None:
+        """Return the newest visit that was wiped on its manifest's receipt, and is none of these."""
 
     async def recordings(self, visit_id: str) -> Sequence[Recording]:
         """Return the recordings of a visit, in the order of their paths."""

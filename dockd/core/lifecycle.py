@@ -46,6 +46,7 @@ class BayEvent(StrEnum):
     ROUND_DONE = "round_done"
     SEALED = "sealed"
     SEAL_REFUSED = "seal_refused"
+    SEAL_BROKEN = "seal_broken"
     HOLD_OVER = "hold_over"
     WIPE_NOT_WANTED = "wipe_not_wanted"
     WIPED = "wiped"
@@ -148,6 +149,7 @@ TABLE: Mapping[tuple[BayState, BayEvent], Transition] = {
     (_S.SEALING, _E.UNPLUGGED): _PULLED,
     # Who erases a device has to have it alone.
     (_S.HOLDING, _E.HOLD_OVER): Transition(_S.WIPING, (_A.CLOSE_VOLUME,)),
+    (_S.HOLDING, _E.SEAL_BROKEN): Transition(_S.SCANNING),
     (_S.HOLDING, _E.WIPE_NOT_WANTED): Transition(_S.CHARGING, (_A.CLOSE_VOLUME,), Verdict.KEPT),
     (_S.HOLDING, _E.PERSON_NEEDED): _ASK,
     (_S.HOLDING, _E.UNPLUGGED): _PULLED,

@@ -5,8 +5,9 @@ of the custody chain is never kept in memory: it is read inside the transaction 
 a rolled-back change leaves no trace in the chain either.
 """
 
+import json
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -93,6 +94,12 @@ class SqliteJournal:
             (bay,),
             schema.visit_from,
         )
+        return rows[0] if rows else None
+
+    async def newest_erased_visit(self, but: Iterable[str] = ()) -> Visit | None:
+        """Return the newest visit that was wiped on its manifest's receipt, and is none of these."""
+        values = (json.dumps(list(but)),)
+        rows = await self._rows(schema.NEWEST_ERASED_VISIT, values, schema.visit_from)
         return rows[0] if rows else None
 
     async def recordings(self, visit_id: str) -> Sequence[Recording]:

@@ -113,6 +113,13 @@ NEWEST_OF_OTHER_VISITS = """
     ) WHERE state NOT IN ('erased', 'vanished')
 """
 
+NEWEST_ERASED_VISIT = """
+    SELECT * FROM visits
+    WHERE verdict = 'wiped' AND manifest_receipt IS NOT NULL
+        AND visit_id NOT IN (SELECT value FROM json_each(?))
+    ORDER BY number DESC LIMIT 1
+"""
+
 COUNT_UNCONFIRMED = """
     SELECT COUNT(*) FROM (
         SELECT recordings.state AS state, max(visits.number)

@@ -282,18 +282,6 @@ UPLOAD_SEND_NOW = Event(
     ("bay", "camera", "visit", "recordings", "what"),
 )  # fmt: skip
 
-# Rate and order
-
-UPLOAD_LIMIT = Event(
-    "upload.limit", INFO,
-    "Another limit of the rate is in force, by the timetable or the configuration; null is none.",
-    ("limit_mbit_s",),
-)  # fmt: skip
-UPLOAD_SEND_NOW = Event(
-    "upload.send_now", INFO, "Somebody asked for a camera, or a recording, to be sent before all others.",
-    ("bay", "camera", "visit", "recordings", "what"),
-)  # fmt: skip
-
 # Setting up
 
 DAEMON_NOT_SET_UP = Event(
@@ -420,5 +408,23 @@ DOCK_RECEIPT_KEY = Event(
 DOCK_RECEIPT_KEY_REFUSED = Event(
     "dock.receipt_key_refused", ERROR,
     "What the store, or a file, says about new receipt keys is not vouched for by the pinned one; ignored.",
+    ("reason",),
+)  # fmt: skip
+
+# Stores that lose what they signed for
+
+MANIFEST_LOST = Event(
+    "manifest.lost", ERROR,
+    "The store has lost what it signed for, before the camera was erased: what it lacks is sent again.",
+    ("bay", "camera", "visit", "url"),
+)  # fmt: skip
+FOOTAGE_LOST = Event(
+    "footage.lost", ERROR,
+    "The store has lost footage that it signed for and that was erased from its camera. Act at once.",
+    ("bay", "camera", "visit", "recordings", "url"),
+)  # fmt: skip
+RECHECK_FAILED = Event(
+    "recheck.failed", WARNING,
+    "The store could not say whether it still holds what was erased from cameras; it is asked again later.",
     ("reason",),
 )  # fmt: skip

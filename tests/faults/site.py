@@ -93,6 +93,10 @@ class Site:
         self.docked.update(files)
         return made.rename(self.bay(bay) / camera)
 
+    def pull(self, camera: str = "cam-1", bay: str = "1") -> None:
+        """Take a camera out."""
+        (self.bay(bay) / camera).rename(self.root / f"pulled-{camera}")
+
     def run(self, *triggers: Trigger) -> Dockd:
         """Start the daemon."""
         return Dockd("run", "-c", str(self.config), log=self.log, triggers=triggers)
@@ -151,14 +155,14 @@ class Site:
         assert report.sound, report.problems
         return [entry["event"] for entry in self.custody()]
 
-    def check_finished(self, visits: int = 1) -> None:
+    def check_finished(self, visits: int = 1, *, refused_manifests: int = 0) -> None:
         """All of INV-1 to 4, once the camera is ready."""
         assert self.on_camera() == {}
         self.check_nothing_lost()
         uploads = self.uploads()
         assert sorted(upload.path for upload in uploads) == sorted(self.docked)
         assert {upload.state for upload in uploads} == {UploadState.HELD}
-        assert len(self.uploads(_MANIFEST)) == visits
+        assert len(self.uploads(_MANIFEST)) == visits + refused_manifests
         happened = self.check_custody()
         for event in ("visit.started", "visit.finished", "wipe.done"):
             assert happened.count(event) == visits, event

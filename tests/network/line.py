@@ -127,6 +127,14 @@ class Line:
         self.faults: list[Fault] = []
         """Those that have not struck yet."""
         self._exchanges: dict[Connection, _Exchange] = {}
+        self._news = asyncio.Event()
+
+    async def made(self, method: str, count: int, within_s: float = 10.0) -> None:
+        """Wait until so many requests of a method have been made."""
+        async with asyncio.timeout(within_s):
+            while self.requests[method] < count:
+                self._news.clear()
+                await self._news.wait()
 
     async def carry(self, connection: Connection, direction: Direction, block: bytes) -> None:
         """See :data:`dockd.demo.proxy.Carry`."""
@@ -160,4 +168,5 @@ class Line:
             exchange.messages = {REQUESTS: Message.beginning(block)}
             exchange.ill = {}
             self.requests[exchange.method] += 1
+            self._news.set()
         return exchange.messages.setdefault(direction, Message.beginning(block))

@@ -1,11 +1,11 @@
 """A store, a dock with one bay, and a faulty network between them: all real, in one folder."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 from dockd.core.lifecycle import BayState
@@ -29,14 +29,18 @@ MOST_REQUESTS = 25
 """What a visit of one recording and its manifest may cost, with a fault that strikes once."""
 
 
-@dataclass(slots=True)
 class Station:
     """``line`` is what the dock's requests go through, ``front`` a server between it and the store."""
 
-    site: Site
-    line: Line
-    proxy: Proxy
-    front: Front | None
+    def __init__(self, root: Path, settings: StoreSettings) -> None:
+        """Use :meth:`built`."""
+        self.site = Site(root / "dock-1", Layout(root / "store"))
+        self.line = Line()
+        self.proxy = Proxy(0, carry=self.line.carry)
+        self.front: Front | None = None
+        self._settings = settings
+        self._store = AsyncExitStack()
+        self._backup = root / "backup"
 
     @classmethod
     @asynccontextmanager
@@ -47,22 +51,50 @@ class Station:
         with_front: bool = False,
         receipt_wait_s: float = 0.2,
         stall_timeout_s: float = 30.0,
-    ) -> AsyncIterator["Station"]:
-        """Run store and network; the dock is run by :meth:`survives`."""
-        settings = StoreSettings(
-            reserve_bytes=0, receipt_wait_s=receipt_wait_s, stall_timeout_s=stall_timeout_s
+    ) -> AsyncIterator[Self]:
+        """Run store and network; the dock is run by :meth:`survives`, or by the test."""
+        station = cls(
+            root,
+            StoreSettings(
+                reserve_bytes=0, receipt_wait_s=receipt_wait_s, stall_timeout_s=stall_timeout_s
+            ),
         )
-        line = Line()
         async with AsyncExitStack() as stack:
-            store = await stack.enter_async_context(
-                Store.running(root / "store", settings=settings)
+            stack.push_async_callback(station.stop_store)
+            url = await station.start_store()
+            if with_front:
+                station.front = await stack.enter_async_context(Front.before(url))
+                station.proxy.upstream_port = urlsplit(station.front.url).port or 0
+            await stack.enter_async_context(station.proxy)
+            station.site.prepare(
+                urlsplit(url)._replace(netloc=f"127.0.0.1:{station.proxy.port}").geturl()
             )
-            front = await stack.enter_async_context(Front.before(store.url)) if with_front else None
-            parts = urlsplit(front.url if front is not None else store.url)
-            proxy = await stack.enter_async_context(Proxy(parts.port or 0, carry=line.carry))
-            site = Site(root / "dock-1", Layout(root / "store"))
-            site.prepare(parts._replace(netloc=f"127.0.0.1:{proxy.port}").geturl())
-            yield cls(site, line, proxy, front)
+            yield station
+
+    async def start_store(self) -> str:
+        """Run the store at a port of its own; return its URL."""
+        store = await self._store.enter_async_context(
+            Store.running(self.site.store.root, settings=self._settings)
+        )
+        self.proxy.upstream_port = urlsplit(store.url).port or 0
+        return store.url
+
+    async def stop_store(self) -> None:
+        """Stop the store in order."""
+        await self._store.aclose()
+
+    async def back_up_store(self) -> None:
+        """Copy what the store has now."""
+        await self.stop_store()
+        shutil.copytree(self.site.store.root, self._backup)
+        await self.start_store()
+
+    async def restore_store(self) -> None:
+        """Bring the store back to what it had at its backup."""
+        await self.stop_store()
+        shutil.rmtree(self.site.store.root)
+        shutil.copytree(self._backup, self.site.store.root)
+        await self.start_store()
 
     async def survives(
         self,
@@ -91,12 +123,16 @@ class Station:
         assert self.line.requests.total() <= most_requests, self.line.requests
         return retries
 
+    async def cuts(self, *_: object) -> None:
+        """Cut every connection, old and new, until the proxy is told to restore them."""
+        self.proxy.cut()
+        await asyncio.Event().wait()
+
     def cuts_for(self, outage_s: float) -> Act:
-        """Return what cuts every connection, old and new, for so long."""
+        """Return what cuts every connection for so long."""
 
         async def cuts(*_: object) -> None:
-            self.proxy.cut()
             asyncio.get_running_loop().call_later(outage_s, self.proxy.restore)
-            await asyncio.Event().wait()
+            await self.cuts()
 
         return cuts
