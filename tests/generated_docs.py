@@ -14,6 +14,7 @@ from dockd.core.lifecycle import MEANING, TABLE, WORK, BayState, diagram
 from dockd.ops.events import CATALOGUE, Event
 from dockd.target.conformance.suite import CHECKS
 from tests.evidence.receipt_vectors import receipt_vectors
+from tests.target.openapi import openapi_page
 
 ROOT = Path(__file__).parent.parent
 
@@ -150,6 +151,7 @@ PAGES: Mapping[Path, Callable[[], str]] = {
     Path("docs/lifecycle.md"): lifecycle,
     Path("docs/receipt-vectors.json"): receipt_vectors,
     Path("docs/target-check.md"): target_check,
+    Path("docs/upload-target.openapi.yaml"): openapi_page,
     Path("udev_rules/60-dockd.rules"): lambda: udev_rules(load_profiles([])),
 }
 """What draws each page; paths start at the repository's root."""
