@@ -72,10 +72,15 @@ class EnrolledFiles:
 
         Cut off in between, what is there does not belong together: nothing is accepted then.
         """
-        self.directory.mkdir(mode=0o755, exist_ok=True)
-        durable.write_file(self.ca, ca, mode=0o644)
-        durable.write_file(self.receipt_key, receipt_key, mode=0o644)
-        durable.write_file(self.store, pinned.model_dump_json().encode() + b"\n", mode=0o644)
+        self.directory.mkdir(exist_ok=True)
+        self.directory.chmod(0o755)
+        for file, content in (
+            (self.ca, ca),
+            (self.receipt_key, receipt_key),
+            (self.store, pinned.model_dump_json().encode() + b"\n"),
+        ):
+            durable.write_file(file, content, mode=0o644)
+            file.chmod(0o644)  # whatever root's umask is: the daemon must read it
 
     def read_for(self, table: Mapping[str, object]) -> Pinned | None:
         """Return the pinned store unless this table of a configuration names one itself.

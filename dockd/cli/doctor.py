@@ -13,10 +13,11 @@ from rich.text import Text
 
 from dockd.cameras.discovery import UsbBus
 from dockd.cameras.profiles import load_profiles
-from dockd.cli.checks import Finding, Level, dock, machine, partners
+from dockd.cli.checks import Finding, Level, dock, enrolment, machine, partners
 from dockd.config import Config
 from dockd.core.errors import DockdError
 from dockd.daemon import StatePaths
+from dockd.enrolled import EnrolledFiles
 from dockd.helper.config import DEFAULT_PATH as HELPER_CONFIG
 
 UNITS = ("dockd.service", "dockd-helper.socket")
@@ -43,6 +44,11 @@ def examine(config_file: Path) -> Iterator[Finding]:
         yield from _of_the_helper(config)
         if config.target is not None:
             target = config.target
+            files = EnrolledFiles.beside(config_file)
+            yield from _safely(
+                "enrolment",
+                lambda: enrolment.check_enrolment(files, target, datetime.now(UTC)),
+            )
             yield from _safely("store", lambda: partners.check_store(target))
     yield from _of_the_machine(config)
 

@@ -31,6 +31,7 @@ from dockd.store.layout import Layout
 TOKEN_PREFIX = "dockd-"  # noqa: S105 (marks tokens, is none)
 SECRET_BYTES = 16
 _LARGEST_REQUEST_BYTES = 16 * 1024
+_ARRIVAL_TIMEOUT_S = 10.0
 
 
 T = TypeVar("T", bound="_Request")
@@ -119,13 +120,16 @@ class Enrolling:
 
 
 async def _read(request: web.Request, kind: type[T]) -> T:
-    if (request.content_length or 0) > _LARGEST_REQUEST_BYTES:
+    """Read what anybody may send, within bounds of size and time."""
+    body = b""
+    try:
+        async with asyncio.timeout(_ARRIVAL_TIMEOUT_S):
+            while len(body) <= _LARGEST_REQUEST_BYTES and not request.content.at_eof():
+                body += await request.content.read(_LARGEST_REQUEST_BYTES)
+    except TimeoutError as error:
+        raise RequestRefusedError(408, "the request did not come in time") from error
+    if len(body) > _LARGEST_REQUEST_BYTES:
         raise RequestRefusedError(413, "far too long")
-    body = await request.content.read(_LARGEST_REQUEST_BYTES)
-    while not request.content.at_eof():
-        body += await request.content.read(_LARGEST_REQUEST_BYTES)
-        if len(body) > _LARGEST_REQUEST_BYTES:
-            raise RequestRefusedError(413, "far too long")
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:

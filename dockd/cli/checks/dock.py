@@ -32,7 +32,9 @@ def check_config(file: Path) -> tuple[Config | None, list[Finding]]:
         ]
     findings = []
     if config.target is None:
-        advice = f"Name the store in {file}, [target], and pin its receipt key."
+        advice = (
+            f"Enrol the dock with: dockd enroll URL TOKEN; or name the store in {file}, [target]."
+        )
         findings.append(Finding("configuration", Level.WARN, "no store yet", advice))
     if not config.bays:
         advice = (
