@@ -54,7 +54,7 @@ class Addresses:
 
     def own(self, url: URL) -> bool:
         """Whether the URL is on the store itself, at whichever address."""
-        return url.absolute and any(url.origin() == own.origin() for own in self._urls)
+        return url.absolute and any(_place(url) == _place(own) for own in self._urls)
 
     def _carried(self, url: URL, there: URL) -> URL:
         text = str(url)
@@ -62,6 +62,11 @@ class Addresses:
             if text.startswith(collection):
                 return URL(_collection(there) + text.removeprefix(collection), encoded=True)
         return url
+
+
+def _place(url: URL) -> tuple[str, str | None, int | None]:
+    """Return the origin (RFC 6454 §4), with its port even where that is the usual one."""
+    return url.scheme, url.host, url.port
 
 
 def _collection(url: URL) -> str:
