@@ -38,8 +38,9 @@ from dockd.journal.durable import DirectoryLock, remove_leftovers
 from dockd.journal.journal import SqliteJournal
 from dockd.ops import events, notify
 from dockd.ops.logs import configure_logs
-from dockd.ops.status import StatusServer
+from dockd.ops.status import Handler, StatusServer
 from dockd.renewal import Renewal
+from dockd.send_now import send_now
 from dockd.status import dock_status
 from dockd.target.connection import Connection
 from dockd.target.pace import Pace, limit_by
@@ -215,7 +216,10 @@ async def run_daemon(
                 live.reload()
                 services.dispatcher.limits = _limits(live.current)
 
-            async with StatusServer(paths.socket, dock.status):
+            requests: dict[str, Handler] = {
+                "send-now": lambda values: send_now(dock.bays.values(), values["what"])
+            }
+            async with StatusServer(paths.socket, dock.status, requests):
                 events.DAEMON_STARTED.log(
                     version=__version__,
                     dock=config.dock.name,

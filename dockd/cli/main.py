@@ -15,6 +15,7 @@ import typer
 from dockd import __version__
 from dockd.cli import bays, custody, receipt, store, target
 from dockd.cli import check_config as checking
+from dockd.cli import send_now as sending
 from dockd.cli.demo import run_demo
 from dockd.cli.doctor import run_doctor
 from dockd.cli.enroll import ForceOption, TokenArgument, UrlArgument, enroll_dock
@@ -73,6 +74,16 @@ def enroll(
 ) -> None:
     """Make this dock known to its store, and the store to this dock. Needs root."""
     enroll_dock(config, url, token, force=force)
+
+
+@app.command("send-now")
+def send_now(
+    what: Annotated[str, typer.Argument(metavar="CAMERA|RECORDING", help="Its id, or its path.")],
+    config: ConfigOption = INSTALLED_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Send a docked camera, or one recording of it, before all others."""
+    sending.send_now(config, what, as_json=as_json)
 
 
 @app.command()

@@ -274,7 +274,7 @@ UPLOAD_LIMIT = Event(
     ("limit_mbit_s",),
 )  # fmt: skip
 UPLOAD_PAUSED = Event(
-    "upload.paused", INFO, "An upload stopped because nothing is to be sent now; it goes on later from there.",
+    "upload.paused", INFO, "An upload stopped, as nothing is to be sent now; it goes on later from there.",
     ("recording", "url", "acknowledged_bytes", "why"),
 )  # fmt: skip
 UPLOAD_SEND_NOW = Event(

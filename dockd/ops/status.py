@@ -1,8 +1,12 @@
-"""Answers ``dockd status`` over a unix socket: HTTP with JSON, so that curl can ask as well."""
+"""The daemon's unix socket, for ``dockd status`` and other commands: HTTP with JSON, so that curl can
+ask as well: ``GET /status``, and ``POST /REQUEST`` with a JSON object of the request's values.
+"""
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
+from json import JSONDecodeError
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,19 +25,37 @@ class DaemonNotRunningError(DockdError):
     advice = "Start the daemon with: dockd run -c FILE"
 
 
-class StatusServer:
-    """Serves ``GET /status`` on a socket that only its owner and group may use."""
+class RequestRefusedError(DockdError):
+    """The daemon does not know the request, or not now."""
 
-    def __init__(self, socket: Path, answer: Callable[[], dict[str, object]]) -> None:
-        """Build; ``answer`` is asked on the event loop and must be quick."""
+    advice = "Look at dockd doctor; a daemon that is not set up yet, or of an older version, does less."
+
+
+Handler = Callable[[Mapping[str, str]], Mapping[str, object]]
+"""Answers a request from its values."""
+
+
+class StatusServer:
+    """Serves the status, and requests, on a socket that only its owner and group may use."""
+
+    def __init__(
+        self,
+        socket: Path,
+        answer: Callable[[], dict[str, object]],
+        requests: Mapping[str, Handler] | None = None,
+    ) -> None:
+        """Build; ``answer`` and what ``requests`` name is asked on the event loop and must be quick."""
         self._socket = socket
         self._answer = answer
+        self._requests = requests or {}
         self._runner: web.AppRunner | None = None
 
     async def __aenter__(self) -> Self:
         """Listen; a socket left over by a process that was killed is replaced."""
         app = web.Application()
         app.router.add_get("/status", self._status)
+        for name, handler in self._requests.items():
+            app.router.add_post(f"/{name}", partial(_handle, handler))
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         self._socket.unlink(missing_ok=True)
@@ -64,8 +86,32 @@ class StatusServer:
         return web.json_response(self._answer())
 
 
+async def _handle(handler: Handler, request: web.Request) -> web.Response:
+    try:
+        values = await request.json()
+    except (JSONDecodeError, UnicodeDecodeError):
+        values = None
+    if not isinstance(values, dict) or not all(isinstance(text, str) for text in values.values()):
+        raise web.HTTPBadRequest(text="the body must be a JSON object of texts")
+    try:
+        answer = handler(values)
+    except KeyError as missing:
+        raise web.HTTPBadRequest(text=f"{missing} is missing") from None
+    return web.json_response(answer)
+
+
 async def ask_status(socket: Path) -> dict[str, Any]:
-    """Ask a running daemon; raise DaemonNotRunningError when nobody answers in time."""
+    """Return the status of a running daemon; raises DaemonNotRunningError."""
+    return await ask_daemon(socket, "status")
+
+
+async def ask_daemon(
+    socket: Path, request: str, values: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Ask a running daemon; raise DaemonNotRunningError when nobody answers in time.
+
+    Raises RequestRefusedError when it does not do such a thing.
+    """
     directory = os.open(socket.parent, os.O_PATH | os.O_DIRECTORY) if socket.parent.is_dir() else -1
     try:
         async with (
@@ -73,10 +119,17 @@ async def ask_status(socket: Path) -> dict[str, Any]:
             aiohttp.ClientSession(
                 connector=aiohttp.UnixConnector(f"/proc/self/fd/{directory}/{socket.name}")
             ) as session,
-            session.get("http://dockd/status") as answer,
+            session.request(
+                "GET" if values is None else "POST",
+                f"http://dockd/{request}",
+                json=values,
+                raise_for_status=True,
+            ) as answer,
         ):
-            status: dict[str, Any] = await answer.json()
-            return status
+            said: dict[str, Any] = await answer.json()
+            return said
+    except aiohttp.ClientResponseError as error:
+        raise RequestRefusedError(f"the daemon does not do {request}: {error.message}") from error
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise DaemonNotRunningError(f"no daemon answers on {socket}") from error
     finally:
