@@ -76,7 +76,7 @@ class UsbDevice:
     digits each; ``serial`` is empty where there is none that udev takes for one; ``model`` is its own
     words for itself. ``tagged`` says that our udev rules know it and all its disks. ``authorized`` is
     false while its data is switched off; then it has neither interfaces nor disks. ``complete`` says
-    that it has a disk if it is storage, and that udev is done with all there is of it so far.
+    that it has interfaces, and a disk if it is storage, and that udev is done with all of it.
     """
 
     port: str
@@ -159,23 +159,27 @@ def _blocks_by_device(usb_paths: Iterable[str]) -> Mapping[str, list[str]]:
 
 
 def _usb_device(context: pyudev.Context, path: str, block_paths: Sequence[str]) -> UsbDevice:
-    """Read one device. Raises an error when it vanishes; its disks may."""
+    """Read one device. Raises an error when it vanishes; its interfaces and disks may."""
     device = Devices.from_sys_path(context, path)
     known = device.properties
-    authorized = _optional(path, "authorized") != "0"
-    classes = frozenset(_interface_classes(path)) if authorized else frozenset()
+    classes: frozenset[int] = frozenset()
     blocks: list[pyudev.Device] = []
     disks: tuple[Disk, ...] = ()
-    done = False
+    disks_tagged, done = True, False
     try:
+        classes = frozenset(_interface_classes(path))
         blocks = [Devices.from_sys_path(context, one) for one in block_paths]
         # Asked first: what udev writes between this question and the next reading is only for the
         # better, while the other way round a disk would be done and show nothing.
         done = all(_is_initialized(part) for part in (device, *blocks))
-        disks = _disks(blocks) if authorized else ()
+        disks = _disks(blocks)
+        disks_tagged = all(_is_tagged(block) for block in blocks)
     except _GOING:
         done = False
-    lacks_disk = MASS_STORAGE in classes and not disks
+    # Asked last: the kernel says that its data is off before it takes interfaces and disks away.
+    if not (authorized := _optional(path, "authorized") != "0"):
+        classes, disks, disks_tagged = frozenset(), (), True
+    starts = authorized and (not classes or (MASS_STORAGE in classes and not disks))
     # Serial and model come from udev's database: reading them in sysfs waits for the device's lock,
     # which a device that fails to start holds for seconds.
     words = (known.get(key, "") for key in ("ID_VENDOR_ENC", "ID_MODEL_ENC"))
@@ -190,8 +194,8 @@ def _usb_device(context: pyudev.Context, path: str, block_paths: Sequence[str]) 
         interface_classes=classes,
         speed_mbps=float(_required(path, "speed")),
         authorized=authorized,
-        tagged=all(_is_tagged(part) for part in (device, *blocks)),
-        complete=done and not lacks_disk,
+        tagged=_is_tagged(device) and disks_tagged,
+        complete=done and not starts,
         disks=disks,
     )
 

@@ -1,14 +1,21 @@
 """What discovery makes of recorded devices."""
 
+import itertools
+import os
 import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 import pyudev
 
+from dockd.cameras import discovery
 from dockd.cameras.discovery import Disk, FileSystem, UsbDevice, find_devices, port_order
 from dockd.cameras.identify import Identified, identify_all
-from tests.simulated.udev import HOST, RECORDINGS, Mocked, mocked_system
+from tests.simulated.udev import HOST, RECORDINGS, Mocked, Testbed, mocked_system
 from tests.simulated.usb import profile
 
 GIB = 1 << 30
@@ -175,3 +182,58 @@ def _vanish_at_each_file() -> dict[str, tuple[list[str], bool]]:
             looks[str(path)] = ([one.port for one in devices], devices[0].complete)
             hidden.rename(path)
     return looks
+
+
+def test_data_may_be_switched_off_before_any_file_that_is_read(mocked: Mocked) -> None:
+    """INV-3: a camera that is about to charge is never gone, and never whole without its disk."""
+    looks = mocked.run(_switch_off_before_each_read)
+    assert len(looks) > 5
+    for look, found in enumerate(looks):
+        assert [device.port for device in found] == ["1-1"], look
+        (camera,) = found
+        assert camera.disks or not camera.authorized or not camera.complete, look
+
+
+def _switch_off_before_each_read() -> list[list[UsbDevice]]:
+    """Look once for each file that is read, with the data switched off just before that one."""
+    looks = []
+    for last in itertools.count():
+        with mocked_system("ordinary-camera") as bed:
+            reads = _Reads(last, bed)
+            with (
+                patch.object(discovery, "open", reads.counted(open), create=True),
+                patch("os.listdir", reads.counted(os.listdir)),
+            ):
+                found = find_devices(pyudev.Context())
+        if reads.count <= last:
+            break
+        looks.append(found)
+    return looks
+
+
+class _Reads:
+    """Counts what is read of the camera; just before the last reading its data is switched off."""
+
+    def __init__(self, last: int, bed: Testbed) -> None:
+        self.count = 0
+        self._last = last
+        self._bed = bed
+
+    def counted(self, read: Callable[..., Any]) -> Callable[..., Any]:
+        def counting(path: Any, *args: Any, **options: Any) -> Any:
+            if str(path).startswith(f"/sys{HOST}/1-1"):
+                if self.count == self._last:
+                    _switch_off(self._bed)
+                self.count += 1
+            return read(path, *args, **options)
+
+        return counting
+
+
+def _switch_off(bed: Testbed) -> None:
+    """Do as the kernel does: say so first, and then take away what hangs on the device."""
+    device = bed.root / f"sys{HOST}/1-1"
+    (device / "authorized").write_text("0\n")
+    shutil.rmtree(device / "1-1:1.0")
+    for link in (bed.root / "sys/class/block").iterdir():
+        link.unlink()
