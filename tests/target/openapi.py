@@ -136,6 +136,13 @@ SCHEMAS: dict[str, Json] = {
             "custody_head": TEXT,
         },
     },
+    "Statements": {
+        "type": "object",
+        "required": ["statements"],
+        "properties": {
+            "statements": {"type": "array", "items": {"type": "string", "pattern": JWS}}
+        },
+    },
     "Refusal": {
         "type": "object",
         "required": ["error"],
@@ -210,6 +217,21 @@ COLLECTION = {
             **REFUSED,
         },
     },
+}
+
+RECEIPT_KEYS = {
+    "get": {
+        "operationId": "receiptKeys",
+        "summary": "The receipt keys that came after each other (§8.3)",
+        "responses": {
+            "200": _answer(
+                "A statement for each change, oldest first.",
+                content={"application/json": {"schema": _ref("schemas", "Statements")}},
+            ),
+            "404": _answer("The key never changes."),
+            **REFUSED,
+        },
+    }
 }
 
 UPLOAD = {
@@ -307,6 +329,7 @@ PAGE: Json = {
     "servers": [{"url": "https://store.example"}],
     "paths": {
         "/files/": COLLECTION,
+        "/files/receipt-keys": RECEIPT_KEYS,
         "/files/{id}": {"parameters": [ID], **UPLOAD},
         "/files/{id}/receipt": {"parameters": [ID], **RECEIPT},
     },

@@ -12,13 +12,15 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from multidict import CIMultiDict
 
-from dockd.core.errors import TargetUnavailableError
+from dockd.core.errors import TargetError, TargetUnavailableError
 from dockd.core.model import Confirm, ReceiptClaims, TargetProperties
-from dockd.evidence.keys import SigningKey, load_verifying_key
+from dockd.evidence.keys import SigningKey, load_verifying_key, parse_verifying_key
 from dockd.evidence.receipts import ReceiptVerifier
+from dockd.store.receipt_keys import rotate_receipt_key
 from dockd.store.serve import Store
 from dockd.target.conformance.probe import Probe, Subject
 from dockd.target.conformance.suite import CHECKS, Check, Outcome, check_target
+from tests.enrolment.docks import enrolling_store
 from tests.simulated.store import SimulatedStore, SimulatedUpload
 from tests.simulated.wire import Handler, Spoil, Wire
 from tests.store.tus import QUICK
@@ -55,6 +57,39 @@ async def test_our_store_keeps_every_clause(tmp_path: Path) -> None:
     assert (report.conforms, report.confirms_by) == (True, ("receipt",))
 
 
+async def test_a_store_that_knows_its_docks_keeps_every_clause(tmp_path: Path) -> None:
+    """Over mTLS, as an enrolled dock; and after its receipt key has changed."""
+    async with enrolling_store(tmp_path / "store") as site:
+        dock = await site.new_dock("dock-1")
+        pinned = parse_verifying_key(dock.answer.receipt_key.encode())
+        subject = Subject(
+            site.store.url,
+            dock.key,
+            dock="dock-1",
+            connection=dock.files(tmp_path / "dock"),
+            verifier=ReceiptVerifier(site.store.store_id, pinned),
+            patience_s=20,
+        )
+        assert await failures(subject) == {}
+        rotate_receipt_key(site.layout, site.store.store_id, datetime.now(UTC))
+        newer = replace(subject, verifier=ReceiptVerifier(site.store.store_id, pinned))
+        assert await failures(newer) == {}
+        assert newer.verifier is not None
+        assert newer.verifier.newest != pinned
+        stranger = replace(
+            subject, connection=replace(subject.connection, certificate=None, private_key=None)
+        )
+        with pytest.raises(TargetError):
+            await check_target(stranger)
+
+
+async def failures(subject: Subject) -> dict[str, str]:
+    report = await check_target(subject)
+    return {
+        each.check.name: each.words for each in report.results if each.outcome is Outcome.FAILED
+    }
+
+
 async def test_a_store_whose_uploads_expire_soon_is_seen_to_drop_them(tmp_path: Path) -> None:
     settings = replace(QUICK, expire_after=timedelta(seconds=1.5), sweep_s=0.2)
     async with Store.running(tmp_path / "store", settings=settings) as store:
@@ -72,7 +107,8 @@ async def test_the_simulated_store_keeps_every_clause_that_it_offers(checking_s:
     }
     assert missing == {}
     assert report.confirms_by == ("receipt", "readback")
-    assert report.outcome("lets_unfinished_uploads_expire") is Outcome.NOT_OFFERED
+    for name in ("lets_unfinished_uploads_expire", "hands_its_key_on"):
+        assert report.outcome(name) is Outcome.NOT_OFFERED
 
 
 async def test_a_target_without_receipts_fails_nothing_that_it_does_not_offer() -> None:
@@ -306,6 +342,17 @@ def giving_back(change: Callable[[bytes], bytes]) -> Make:
     return make
 
 
+def stating(text: str) -> Make:
+    """Say so of newer receipt keys."""
+
+    async def spoil(request: web.Request, handler: Handler) -> Answer:
+        if request.path.endswith("/receipt-keys"):
+            return web.Response(text=text)
+        return await handler(request)
+
+    return by_wire(spoil)
+
+
 def expiring(value: str) -> Make:
     async def spoil(request: web.Request, handler: Handler) -> Answer:
         answer = await handler(request)
@@ -439,6 +486,9 @@ LIES: list[tuple[str, str, Make]] = [
     ("refuses_other_bytes", "no words", by_wire(instead(409, 409, "GET"))),
     ("confirms_true_manifests", "refused", refusing_every_manifest),
     ("refuses_false_manifests", "signed", signing_any_manifest),
+    ("hands_its_key_on", "no list", stating('{"statements": [1]}')),
+    ("hands_its_key_on", "no JSON", stating("keys")),
+    ("hands_its_key_on", "unsound", stating('{"statements": ["a.b.c"]}')),
     ("keeps_finished_footage", "deleted", deleting),
     ("keeps_finished_footage", "status", by_wire(instead(403, 204, "DELETE"))),
     ("gives_bytes_back", "others", giving_back(lambda data: b"x" + data[1:])),

@@ -139,7 +139,7 @@ async def test_every_answer_of_the_store_is_as_described(tmp_path: Path) -> None
         "HEAD /files/… 404", "PATCH /files/… 204", "PATCH /files/… 404", "PATCH /files/… 409",
         "PATCH /files/… 423", "PATCH /files/… 460", "PATCH /files/… 4XX", "DELETE /files/… 403",
         "DELETE /files/… 204", "GET /files/… 405", "GET /files/…/receipt 200",
-        "GET /files/…/receipt 404", "GET /files/…/receipt 409",
+        "GET /files/…/receipt 404", "GET /files/…/receipt 409", "GET /files/receipt-keys 200",
     }  # fmt: skip
 
 

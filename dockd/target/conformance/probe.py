@@ -248,6 +248,10 @@ class Probe:
         """Ask for a receipt, once."""
         return await self._ask("GET", URL(url, encoded=True) / "receipt")
 
+    async def receipt_keys(self) -> Reply:
+        """Ask for the statements about newer receipt keys."""
+        return await self._ask("GET", self._base / "receipt-keys")
+
     # What checks do again and again
 
     async def new_upload(self, size_bytes: int) -> str:

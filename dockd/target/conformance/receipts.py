@@ -5,11 +5,13 @@ import json
 import secrets
 from datetime import UTC, datetime
 
-from dockd.core.errors import ReceiptInvalidError
+from dockd.core.errors import ReceiptInvalidError, ReceiptKeyUnknownError
 from dockd.core.model import Confirm, Manifest, ManifestEntry, ReceiptClaims
 from dockd.core.wipe_gate import CLOCK_LEEWAY
+from dockd.evidence.jws import JwsError, stated_payload
 from dockd.evidence.manifests import sign_manifest
 from dockd.evidence.receipts import stated_claims
+from dockd.evidence.succession import TYPE as KEY_STATEMENT
 from dockd.target.conformance.probe import (
     CAMERA,
     DeviationError,
@@ -68,10 +70,30 @@ async def signs_with_the_pinned_key(probe: Probe) -> None:
     if verifier is None:
         raise NotCheckedError("needs --receipt-key and --store-id, or --config")
     url = await probe.send(secrets.token_bytes(10))
-    receipt = (await probe.receipt(url)).require(200)
+    receipt = _text((await probe.receipt(url)).require(200))
     try:
-        verifier.verify(_text(receipt))
+        try:
+            verifier.verify(receipt)
+        except ReceiptKeyUnknownError:
+            verifier.learn(_statements(await probe.receipt_keys()))
+            verifier.verify(receipt)
     except ReceiptInvalidError as error:
+        raise DeviationError(str(error)) from None
+
+
+async def hands_its_key_on(probe: Probe) -> None:
+    """Statements about newer receipt keys are sound, and lead from the pinned one."""
+    probe.require_offer(RECEIPTS)
+    reply = await probe.receipt_keys()
+    if reply.status == 404:
+        raise NotOfferedError("receipt-keys: not offered")
+    statements = _statements(reply.require(200))
+    try:
+        if probe.subject.verifier is not None:
+            probe.subject.verifier.learn(statements)
+        for statement in statements:
+            stated_payload(statement, KEY_STATEMENT)
+    except (ReceiptInvalidError, JwsError) as error:
         raise DeviationError(str(error)) from None
 
 
@@ -219,6 +241,13 @@ def _claims(reply: Reply) -> ReceiptClaims:
 
 def _text(reply: Reply) -> str:
     return reply.body.decode("ascii", "backslashreplace").strip()
+
+
+def _statements(reply: Reply) -> list[str]:
+    statements = _json(reply).get("statements")
+    if not isinstance(statements, list) or not all(isinstance(each, str) for each in statements):
+        raise DeviationError(f"{reply.request}: no list of statements")
+    return statements
 
 
 def _json(reply: Reply) -> dict[str, object]:

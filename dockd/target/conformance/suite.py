@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from dockd.core.errors import TargetError
+from dockd.target.answers import Answer, Verb
 from dockd.target.conformance import receipts, uploads
 from dockd.target.conformance.probe import (
     DeviationError,
@@ -92,6 +93,7 @@ CHECKS = (
     Check("§5.5", receipts.confirms_true_manifests),
     Check("§5.5", receipts.refuses_false_manifests),
     Check("§8.2", receipts.keeps_finished_footage),
+    Check("§8.3", receipts.hands_its_key_on),
     Check("§9.1", uploads.gives_bytes_back),
 )
 
@@ -136,10 +138,13 @@ class Report:
 async def check_target(subject: Subject, tell: Callable[[Result], None] = lambda _: None) -> Report:
     """Try all checks, one after the other; ``tell`` hears of each result as it comes.
 
-    Raises TargetError when the server does not even answer OPTIONS, and KeyFileError.
+    Raises TargetError when the server does not answer OPTIONS or lets nobody in, and KeyFileError.
     """
     async with Probe(subject) as probe:
-        offered = (await probe.options()).headers.get("Tus-Extension", "")
+        reply = await probe.options()
+        words = reply.body.decode(errors="replace")
+        Answer(Verb.DISCOVER, subject.url, reply.status, "", reply.headers, words).check()
+        offered = reply.headers.get("Tus-Extension", "")
         probe.offers = frozenset(item.strip().lower() for item in offered.split(","))
         results = []
         for number, check in enumerate(CHECKS, start=1):
