@@ -157,7 +157,10 @@ def prove(
         if found != wanted:
             raise ReceiptInvalidError(f"the receipt's {what} is {found!r}, not {wanted!r}")
     if claims.issued_at > now + CLOCK_LEEWAY:
-        raise ReceiptInvalidError(f"the receipt is from the future ({claims.issued_at})")
+        raise ReceiptInvalidError(
+            f"the receipt is from the future: the store's clock said {claims.issued_at}, and this"
+            f" dock's clock says {now}; set the one that is wrong"
+        )
 
 
 def _claims(payload: object) -> ReceiptClaims:
