@@ -1,6 +1,7 @@
 """The tus client over real sockets, against servers that misbehave byte by byte."""
 
 import asyncio
+import contextlib
 import hashlib
 import socket
 from collections.abc import AsyncIterator
@@ -100,6 +101,20 @@ async def test_nobody_listens() -> None:
     async with TusTarget("http://127.0.0.1:1/files/") as target:
         with pytest.raises(TargetUnavailableError, match=r"no connection"):
             await target.discover()
+
+
+async def test_a_host_that_does_not_even_refuse() -> None:
+    """What comes in while the queue of new connections is full is dropped, as by a firewall."""
+    with contextlib.ExitStack() as stack:
+        full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        address = full.getsockname()
+        for _ in range(2):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(address)
+        async with TusTarget(f"http://127.0.0.1:{address[1]}/", connect_timeout_s=0.1) as target:
+            with pytest.raises(TargetUnavailableError, match=r"no connection in time"):
+                await target.discover()
 
 
 async def test_an_unknown_name(monkeypatch: pytest.MonkeyPatch) -> None:
