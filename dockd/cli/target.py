@@ -159,7 +159,11 @@ def _print(report: Report) -> None:
 
 def _verdict(report: Report) -> list[str]:
     failed = sum(result.outcome is Outcome.FAILED for result in report.results)
-    lines = [f"{failed} checks failed" if failed else "every check of what it offers passed"]
+    lines = [
+        f"{failed} of {len(report.results)} checks failed"
+        if failed
+        else "every check of what it offers passed"
+    ]
     ways = " or by ".join(report.confirms_by)
     lines.append(f"docks can confirm footage there by {ways}" if ways else "it confirms nothing")
     if report.outcome("states_durability") is Outcome.NOT_STATED:
