@@ -1,7 +1,10 @@
 """Several addresses of one store: tried in order, uploads carried over, back to the first in time."""
 
 import asyncio
+import hashlib
+import random
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,10 +16,17 @@ from dockd.core.errors import (
     ProtocolViolationError,
     TargetUnavailableError,
 )
+from dockd.demo.proxy import Connection as Tunnel
+from dockd.demo.proxy import Direction, Proxy
+from dockd.evidence.keys import load_verifying_key
+from dockd.evidence.receipts import ReceiptVerifier
+from dockd.store.serve import Store
 from dockd.target.addresses import Addresses
 from dockd.target.connection import Connection
+from dockd.target.patience import RetryRules
 from dockd.target.tus import TusTarget
-from tests.simulated.source import spec_of
+from dockd.target.uploader import Uploader
+from tests.simulated.source import MemorySource, spec_of
 from tests.target.dock_side import events_named, logged
 from tests.target.sockets import OFFERS, chunks, head_of, saying, serving
 
@@ -196,3 +206,50 @@ def test_an_address_without_a_slash_at_its_end() -> None:
 )
 def test_what_is_on_the_store_itself(url: str, own: bool) -> None:
     assert Addresses([FIRST, SECOND]).own(URL(url, encoded=True)) is own
+
+
+# The real store, at two addresses
+
+
+async def test_an_upload_goes_on_at_another_address_where_it_was(tmp_path: Path) -> None:
+    """INV-7: one object, whose receipt proves all of it; hardly a byte is sent twice."""
+    data = random.Random(7).randbytes(4 << 20)
+
+    async def broken_half_way(connection: Tunnel, direction: Direction, block: bytes) -> None:
+        if first.carried_bytes > len(data) // 2:
+            first.cut()
+        else:
+            await connection.send(direction, block)
+
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(Store.running(tmp_path / "store"))
+        port = URL(store.url).port or 0
+        first = await stack.enter_async_context(Proxy(port, carry=broken_half_way))
+        second = await stack.enter_async_context(Proxy(port))
+        urls = [str(URL(store.url).with_port(proxy.port)) for proxy in (first, second)]
+        connection = Connection(fallback_urls=(urls[1],))
+        target = await stack.enter_async_context(TusTarget(urls[0], connection=connection))
+        uploader = Uploader(target, rng=random.Random(7), rules=RetryRules(first_pause_s=0.001))
+        told: list[str] = []
+
+        async def created(url: str) -> None:
+            told.append(url)
+
+        sent = await uploader.send(
+            spec_of(data),
+            MemorySource(data, chunk_bytes=1 << 16),
+            url=None,
+            on_created=created,
+            on_progress=lambda _: None,
+        )
+        receipt = sent.receipt or await uploader.receipt(sent.url)
+        claims = ReceiptVerifier(store.store_id, load_verifying_key(store.receipt_key)).verify(
+            receipt
+        )
+
+    assert claims.sha256 == hashlib.sha256(data).hexdigest() == sent.sha256
+    assert told == [sent.url]
+    assert sent.url.startswith(urls[0])
+    assert len(data) // 3 < second.carried_bytes < len(data) * 2 // 3
+    held = [file for file in (tmp_path / "store").rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size >= len(data) for file in held) == 1
