@@ -36,6 +36,7 @@ def _summary(config: Config) -> dict[str, object]:
         "dock": config.dock.name,
         "target": config.target.url if config.target else None,
         "store_id": config.target.store_id if config.target else None,
+        "confirm": config.target.confirm.value if config.target else None,
         "bays": [_bay(bay) for bay in config.bays],
     }
 

@@ -36,6 +36,7 @@ def test_a_good_file_is_summed_up(file: Path, capsys: pytest.CaptureFixture[str]
         "dock": "d",
         "target": "http://[::1]/",
         "store_id": "c",
+        "confirm": "receipt",
         "bays": [{"name": "1", "folder": f"{file.parent}/bay"}],
     }
 

@@ -23,15 +23,19 @@ from dockd.cli.checks import Finding, Level, dock, machine, partners
 from dockd.cli.doctor import examine, run_doctor
 from dockd.config import Config, TargetConfig, load_config
 from dockd.core.errors import HelperUnavailableError, JournalDamagedError, KeyFileError
-from dockd.core.model import CustodyEvent
+from dockd.core.model import Confirm, CustodyEvent, TargetProperties
 from dockd.daemon import StatePaths
 from dockd.evidence.custody import seal
-from dockd.evidence.keys import SigningKey, load_or_create_key
+from dockd.evidence.keys import SigningKey, load_or_create_key, public_key_path
 from dockd.journal.journal import SqliteJournal
 from dockd.ops.status import StatusServer
+from tests.simulated.proofs import ManualClock
+from tests.simulated.store import SimulatedStore
+from tests.simulated.wire import Wire
 from tests.store.tus import running
 
 NOW = datetime(2999, 1, 1, tzinfo=UTC)
+SIGNS_NOTHING = TargetProperties(creation_with_upload=True, checksum_sha256=False, receipts=False)
 
 
 def levels(findings: Iterable[Finding]) -> list[Level]:
@@ -302,6 +306,17 @@ async def test_the_store_that_is_pinned_and_another_one(tmp_path: Path, config: 
         assert f"{tus.store.store_id}, and store-1 is pinned" in other.words
         same = await check(target.model_copy(update={"store_id": tus.store.store_id}))
         assert same.level is Level.OK
+        readback = {"confirm": Confirm.READBACK, "receipt_key": None}
+        needless = await check(target.model_copy(update=readback))
+        assert needless.level is Level.WARN
+        assert "signs receipts" in needless.words
+    foreign = Wire(SimulatedStore(ManualClock(), properties=SIGNS_NOTHING))
+    async with foreign.served() as url:
+        target = target.model_copy(update={"url": url})
+        assert (await check(target)).level is Level.FAIL
+        read_back = await check(target.model_copy(update=readback))
+        assert read_back.level is Level.OK
+        assert "is read back" in read_back.words
 
 
 @pytest.fixture
@@ -391,6 +406,48 @@ def test_daemon_and_helper_agree(
     assert all(
         finding.words.startswith(start) for finding, start in zip(findings, words, strict=False)
     )
+
+
+@pytest.mark.parametrize(
+    ("dock", "helper", "words"),
+    [
+        ("readback", "readback", None),
+        ("receipt", "readback", "footage is confirmed by receipt, for the helper by readback"),
+        ("readback", "receipt", "footage is confirmed by readback, for the helper by receipt"),
+        ("readback", "another", "the dock's key is"),
+    ],
+)
+def test_daemon_and_helper_confirm_by_the_same(
+    tmp_path: Path,
+    config: Config,
+    paths: StatePaths,
+    monkeypatch: pytest.MonkeyPatch,
+    dock: str,
+    helper: str,
+    words: str | None,
+) -> None:
+    """INV-1: what the one takes for proof, the other does, too, and by the same key."""
+    load_or_create_key(paths.key)
+    (tmp_path / "another.pem").write_bytes(SigningKey(Ed25519PrivateKey.generate()).public.pem())
+    keys = {
+        "receipt": f'receipt_key = "{tmp_path}/key.pem"',
+        "readback": f'confirm = "readback"\ndock_key = "{public_key_path(paths.key)}"',
+        "another": f'confirm = "readback"\ndock_key = "{tmp_path}/another.pem"',
+    }
+    text = HELPER.replace('receipt_key = "{key}"', keys[helper])
+    places = {"profiles": "/etc/dockd/profiles.d", "port": "1-1.4"}
+    (tmp_path / "helper.toml").write_text(
+        text.format(dock="dock-1", store_id="store-1", key="", **places)
+    )
+    monkeypatch.setattr("dockd.helper.config.others_can_change", lambda _: ())
+    assert config.target is not None
+    if dock == "readback":
+        chosen = {"confirm": Confirm.READBACK, "receipt_key": None}
+        target = config.target.model_copy(update=chosen)
+        config = config.model_copy(update={"target": target})
+    (finding,) = partners.check_helper_config(tmp_path / "helper.toml", config)
+    assert finding.level is (Level.FAIL if words else Level.OK)
+    assert finding.words.startswith(words or str(tmp_path))
 
 
 def test_a_helper_configuration_that_is_missing(tmp_path: Path, config: Config) -> None:

@@ -52,6 +52,11 @@ def _check_address(target: TargetConfig, url: str) -> Finding:
         if isinstance(error, AdministrativeRefusalError):
             advice = error.advice
         return Finding("store", Level.FAIL, f"{url}: {words}", advice)
+    if target.confirm is Confirm.READBACK and offered.receipts:
+        advice = (
+            'Pin its receipt key and say confirm = "receipt": that proves more, and costs less.'
+        )
+        return Finding("store", Level.WARN, f"{url} signs receipts, and is read back", advice)
     if target.confirm is Confirm.READBACK:
         words = f"{url} answers; what it holds is read back, because it signs nothing"
         return Finding("store", Level.OK, words)
