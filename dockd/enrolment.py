@@ -6,6 +6,7 @@ fingerprint in the token that a person has carried over; from then on only what 
 
 import base64
 import hashlib
+import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -65,27 +66,24 @@ async def enrol(config_file: Path, url: str, token: Token, *, force: str | None)
     files = EnrolledFiles.beside(config_file)
     unconfirmed = _require_leave(dock, files, token, force)
     _require_https(url)
+    _require_writable(files)
     dock.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     key = load_or_create_key(dock.state_dir / KEY_NAME)
-    try:
-        async with asking(url, connection) as client:
-            pinned = await _exchange(client, dock, url, token, key)
-        details: dict[str, object] = {
-            "store": pinned.pinned.store_id,
-            "url": pinned.pinned.url,
-            "receipt_key": pinned.receipt_key.key_id,
-            "authority_sha256": token.fingerprint.hex(),
-            "unconfirmed_elsewhere": unconfirmed,
-            "forced": force,
-        }
-        await _note(dock, key, CustodyEvent("dock.enrolled", details=details))
-        durable.write_file(
-            dock.state_dir / CERTIFICATE_NAME, pinned.certificate.encode(), mode=0o644
-        )
-        files.write(pinned.pinned, ca=pinned.ca, receipt_key=pinned.receipt_key.pem())
-    finally:
-        durable.give_to_owner(dock.state_dir)
-    return pinned.pinned
+    async with asking(url, connection) as client:
+        agreed = await _exchange(client, dock, url, token, key)
+    details: dict[str, object] = {
+        "store": agreed.pinned.store_id,
+        "url": agreed.pinned.url,
+        "receipt_key": agreed.receipt_key.key_id,
+        "authority_sha256": token.fingerprint.hex(),
+        "unconfirmed_elsewhere": unconfirmed,
+        "forced": force,
+    }
+    await _note(dock, key, CustodyEvent("dock.enrolled", details=details))
+    certificate = dock.state_dir / CERTIFICATE_NAME
+    durable.write_file(certificate, agreed.certificate.encode(), mode=0o644)
+    files.write(agreed.pinned, ca=agreed.ca, receipt_key=agreed.receipt_key.pem())
+    return agreed.pinned
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +130,13 @@ def _require_https(url: str) -> None:
     parts = urlsplit(url)
     if parts.scheme != "https" or not parts.hostname:
         raise EnrolmentError(f"{url!r} must be the store's whole https:// address")
+
+
+def _require_writable(files: EnrolledFiles) -> None:
+    """Notice before the token is used up that what it is for cannot be done."""
+    place = files.directory if files.directory.exists() else files.directory.parent
+    if not os.access(place, os.W_OK):
+        raise EnrolmentError(f"{place} cannot be written: say this as root")
 
 
 def _way_to_store(config_file: Path) -> Connection:

@@ -256,7 +256,11 @@ def _create_file(path: Path) -> None:
     # SQLite would create it with the umask's mode; its -wal and -shm files copy the mode of this one.
     try:
         if not path.exists():
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                durable.inherit_owner(descriptor, path.parent)
+            finally:
+                os.close(descriptor)
             durable.sync_directory(path.parent)
     except OSError as error:
         raise JournalUnwritableError(f"{path}: {error.strerror}") from error

@@ -28,6 +28,7 @@ def write_file(path: Path, data: bytes, mode: int = 0o600) -> None:
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         try:
+            inherit_owner(descriptor, path.parent)
             _write_all(descriptor, data)
             os.fsync(descriptor)
         finally:
@@ -68,13 +69,13 @@ def remove_leftovers(directory: Path) -> None:
         temporary.unlink()
 
 
-def give_to_owner(directory: Path) -> None:
-    """Give what root has made in a service's directory to whoever the directory belongs to."""
-    if os.geteuid() != 0:
-        return
-    owner = directory.stat()
-    for path in directory.iterdir():
-        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+def inherit_owner(descriptor: int, directory: Path) -> None:
+    """Give a file that root has made to whoever its directory belongs to.
+
+    Commands that root says must not leave anything behind that a service cannot read.
+    """
+    if os.geteuid() == 0 and (owner := directory.stat()).st_uid != 0:
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 class DirectoryLock:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from dockd.core.lifecycle import BayState
 from dockd.evidence.certificates import load_certificates
-from dockd.evidence.keys import load_signing_key
+from dockd.evidence.custody import verify_chain
+from dockd.evidence.keys import load_signing_key, load_verifying_key, public_key_path
+from dockd.journal.journal import read_custody
 from dockd.ops import events
 from dockd.ops.status import DaemonNotRunningError, ask_status
 from dockd.store.ca import load_authority
@@ -248,11 +251,36 @@ async def test_another_store_only_with_a_reason_while_footage_waits(
                 assert await again.said(events.BAY_STATE, state=BayState.READY), again.errors()
                 assert await again.stop() == 0
     assert site.on_camera() == {}
+    key = load_verifying_key(public_key_path(site.state.key))
+    assert verify_chain(read_custody(site.state.journal), key, []).sound, "written by two processes"
     notes = [entry["details"] for entry in site.custody() if entry["event"] == "dock.enrolled"]
     assert (notes[-1]["forced"], notes[-1]["unconfirmed_elsewhere"]) == (
         "the first store has burnt down",
         3,
     )
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
+async def test_root_leaves_nothing_behind_that_services_cannot_read(premises: Premises) -> None:
+    site, nobody = premises.dock, 65534
+    for directory in (premises.root, *premises.root.parents[:-1]):
+        directory.chmod(directory.stat().st_mode | 0o011)
+    async with premises.serving() as url:
+        await enrolled(premises, url)
+    site.state.state_dir.chmod(0o700)
+    for directory in (premises.store.root, site.state.state_dir):
+        for path in (directory, *directory.rglob("*")):
+            os.chown(path, nobody, nobody)
+    premises.store.docks.unlink()
+    await premises.at_store("token", "--dock", "dock-2")
+    await premises.at_store("rotate-receipt-key")
+    await premises.at_store("init", "--name", "127.0.0.1")
+    assert {path.stat().st_uid for path in premises.store.root.iterdir()} == {nobody}
+    (site.state.state_dir / "dock-certificate.pem").unlink()
+    async with premises.serving() as url:
+        await enrolled(premises, url)
+    assert {path.stat().st_uid for path in site.state.state_dir.iterdir()} == {nobody}
+    assert (site.root / "enrolled").stat().st_uid == 0
 
 
 async def test_the_list_of_docks(premises: Premises) -> None:

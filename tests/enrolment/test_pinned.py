@@ -10,13 +10,14 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from dockd.config import load_config
 from dockd.core.errors import ConfigError, EnrolmentError
 from dockd.enrolled import CERTIFICATE_NAME, KEY_NAME, EnrolledFiles, Pinned
-from dockd.enrolment import Token
+from dockd.enrolment import Token, enrol
 from dockd.evidence.keys import load_or_create_key
 from dockd.helper.config import load_helper_config
 from tests.enrolment.docks import initialised, new_key
 
 PINNED = Pinned(dock="dock-1", store_id="store-9", url="https://store.example:1443/files/")
 DOCK = '[dock]\nname = "dock-1"\nstate_dir = "state"\n'
+TOKEN = Token("c2VjcmV0", b"0" * 32)
 
 
 @pytest.fixture
@@ -98,3 +99,26 @@ def test_the_helper_takes_the_same_pins_from_root_alone(files: EnrolledFiles) ->
 def test_what_is_no_token(text: str) -> None:
     with pytest.raises(EnrolmentError, match="not a token"):
         Token.parse(text)
+
+
+async def test_what_cannot_be_pinned_uses_no_token_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is asked: the address would refuse a connection."""
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(EnrolmentError, match="say this as root"):
+        await enrol(dock_file(tmp_path, DOCK), "https://127.0.0.1:9/", TOKEN, force=None)
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize("url", ["http://store/", "store.example", "https:///files/", "ftp://s/"])
+async def test_a_store_is_enrolled_at_over_https_only(tmp_path: Path, url: str) -> None:
+    with pytest.raises(EnrolmentError, match="https:// address"):
+        await enrol(dock_file(tmp_path, DOCK), url, TOKEN, force=None)
+
+
+async def test_a_file_that_names_a_store_is_not_enrolled(tmp_path: Path) -> None:
+    """The pins would have no effect, and the dock would seem enrolled."""
+    file = dock_file(tmp_path, DOCK + '[target]\nstore_id = "store-1"\n')
+    with pytest.raises(EnrolmentError, match="names a store itself"):
+        await enrol(file, "https://127.0.0.1:9/", TOKEN, force=None)
