@@ -63,6 +63,7 @@ def serve(config: HelperConfig, socket_path: str | None) -> None:
         version=__version__,
         dock=config.dock,
         store=config.store_id,
+        confirm=config.confirm.value,
         receipt_key=authority.verifier.key.key_id,
         bays=actions.bays,
         unfinished=sum(1 for _ in ledger.entries()),

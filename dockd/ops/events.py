@@ -315,7 +315,7 @@ UDEV_UNHEARD = Event(
 
 HELPER_STARTED = Event(
     "helper.started", INFO, "The helper listens, and serves these bays.",
-    ("version", "dock", "store", "receipt_key", "bays", "unfinished"),
+    ("version", "dock", "store", "confirm", "receipt_key", "bays", "unfinished"),
 )  # fmt: skip
 HELPER_STOPPED = Event("helper.stopped", INFO, "The helper has stopped.", ("unfinished_requests",))
 HELPER_STRANGER = Event(
