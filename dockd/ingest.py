@@ -2,16 +2,19 @@
 
 import asyncio
 import base64
+import contextlib
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
+from dockd.attempts import as_journalled
 from dockd.config import Config
 from dockd.core.errors import (
     CameraGoneError,
     CameraUnreadableError,
     DockdError,
     JournalError,
+    JournalUnwritableError,
     ReceiptInvalidError,
     ReceiptKeyUnknownError,
     ReceiptRejectedError,
@@ -26,6 +29,7 @@ from dockd.core.model import (
     ReceiptClaims,
     Recording,
     RecordingState,
+    UploadAttempt,
     UploadKind,
     UploadSpec,
     Visit,
@@ -39,6 +43,7 @@ from dockd.evidence.receipts import ReceiptVerifier, prove
 from dockd.evidence.sidecar import Sidecar
 from dockd.ops import events
 from dockd.reader import RecordingReader
+from dockd.target.tally import Tally
 from dockd.target.uploader import Sent, Uploader
 from dockd.worker import Worker
 
@@ -102,6 +107,7 @@ class Ingest:
         self._unproved: dict[bytes, Sent] = {}
         self._sidecars: Mapping[bytes, Sidecar] = {}
         self._unreadable: dict[bytes, CameraUnreadableError] = {}
+        self._attempts: dict[bytes, UploadAttempt] = {}
         self._hurried: set[bytes] = set()
         self._all_hurried = False
         self._volume: Volume | None = None
@@ -198,7 +204,7 @@ class Ingest:
     ) -> Recording:
         """Apply an event to a recording, in the journal first, and return it."""
         moved = self._after(path, event, **changes)
-        await self._services.journal.put_recordings([moved], custody)
+        await self._put(moved, custody)
         self.recordings[path] = moved
         return moved
 
@@ -288,11 +294,13 @@ class Ingest:
         recording = self._begin(path)
         sidecar = self._sidecars.get(path)
         volume, worker = self._opened()
+        tally = Tally(partial(self._journal_attempt, recording), recording.furthest_bytes)
         reader = RecordingReader(
             volume, worker, recording, with_md5=sidecar is not None and sidecar.algorithm == "md5"
         )
 
         async def on_created(url: str) -> None:
+            self._attempts[path] = as_journalled(recording, tally, self._services.clock.now())
             await self.move(path, RecordingEvent.UPLOAD_STARTED, upload_url=url)
 
         def on_progress(offset: int) -> None:
@@ -306,11 +314,15 @@ class Ingest:
                 on_created=on_created,
                 on_progress=on_progress,
                 on_retry=partial(self._say_why, path),
-                bay=self._visit.bay,
-                urgent=partial(self._is_urgent, path),
+                turn=self._services.uploader.pace.turn(
+                    self._visit.bay, partial(self._is_urgent, path)
+                ),
+                tally=tally,
             )
+            self._attempts[path] = as_journalled(recording, tally, self._services.clock.now())
             await reader.check_unchanged()
         finally:
+            self._count(recording, tally)
             reader.close()
         digests = {"sha256": sent.sha256, "md5": reader.md5_hex()}
         all_sent = self._after(
@@ -321,16 +333,38 @@ class Ingest:
             reason=None,
             container=reader.container(),
             blocks_wipe=await self._compare_with_sidecar(path, sidecar, digests),
-            resent_bytes=recording.resent_bytes + sent.resent_bytes,
-            attempts=recording.attempts + sent.attempts - 1,
         )
         if sent.receipt is None:
-            await self._services.journal.put_recordings([all_sent], None)
+            await self._put(all_sent, None)
         # Else the journal hears of bytes and receipt at once, when the receipt is proved: one commit
         # for a small recording. Until then the store finds the upload by its key.
         self.recordings[path] = all_sent
         self._unproved[path] = sent
         return True
+
+    def _count(self, begun: Recording, tally: Tally) -> None:
+        """Take over what sending has cost so far; the journal hears of it with what it hears next."""
+        self.recordings[begun.path] = replace(
+            self.recordings[begun.path],
+            attempts=begun.attempts + max(0, tally.attempts - 1),
+            resent_bytes=begun.resent_bytes + tally.resent_bytes,
+            furthest_bytes=tally.furthest_bytes,
+        )
+
+    async def _journal_attempt(self, begun: Recording, tally: Tally) -> None:
+        self._count(begun, tally)
+        attempt = as_journalled(begun, tally, self._services.clock.now())
+        # A disk that is full shows soon enough where more depends on it.
+        with contextlib.suppress(JournalUnwritableError):
+            await self._services.journal.put_recordings(
+                [self.recordings[begun.path]], None, [attempt]
+            )
+
+    async def _put(self, recording: Recording, custody: CustodyEvent | None) -> None:
+        attempt = self._attempts.get(recording.path)
+        attempts = [] if attempt is None else [attempt]
+        await self._services.journal.put_recordings([recording], custody, attempts)
+        self._attempts.pop(recording.path, None)
 
     def _begin(self, path: bytes) -> Recording:
         """Count the upload. The journal learns of it with the upload's URL, its first durable fact."""
@@ -383,6 +417,7 @@ class Ingest:
             mtime_ns=mtime_ns,
             upload_url=None,
             upload_key=None,
+            furthest_bytes=0,
         )
 
     async def _compare_with_sidecar(

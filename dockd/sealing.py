@@ -121,7 +121,6 @@ async def seal(services: Services, visit: Visit) -> Visit:
         url=visit.manifest_url,
         on_created=on_created,
         on_progress=lambda _: None,
-        bay=visit.bay,
     )
     receipt = sent.receipt or await services.uploader.receipt(sent.url)
     try:

@@ -24,6 +24,7 @@ def sum_up(visit: Visit, ingest: Ingest, listing: Listing, now: datetime) -> dic
         "skipped": len(listing.skipped),
         "bytes": ingest.size_bytes,
         "resent_bytes": sum(item.resent_bytes for item in recordings),
+        "attempts": sum(item.attempts for item in recordings),
         "retries": sum(max(0, item.attempts - 1) for item in recordings),
         "seconds": round((now - visit.started_at).total_seconds()),
         "camera_clock_ahead_s": ahead_s,

@@ -16,6 +16,7 @@ from dockd import __version__
 from dockd.cli import bays, custody, receipt, store, target
 from dockd.cli import check_config as checking
 from dockd.cli import send_now as sending
+from dockd.cli.attempts import show_attempts
 from dockd.cli.demo import run_demo
 from dockd.cli.doctor import run_doctor
 from dockd.cli.enroll import ForceOption, TokenArgument, UrlArgument, enroll_dock
@@ -84,6 +85,18 @@ def send_now(
 ) -> None:
     """Send a docked camera, or one recording of it, before all others."""
     sending.send_now(config, what, as_json=as_json)
+
+
+@app.command()
+def attempts(
+    what: Annotated[
+        str, typer.Argument(metavar="CAMERA|RECORDING", help="A camera's id, or a recording's path.")
+    ],
+    config: ConfigOption = INSTALLED_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Show each attempt to send a recording: when, how far it came, what it cost, why it failed."""
+    show_attempts(config, what, as_json=as_json)
 
 
 @app.command()

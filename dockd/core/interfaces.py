@@ -21,6 +21,7 @@ from dockd.core.model import (
     ReceiptPending,
     Recording,
     TargetProperties,
+    UploadAttempt,
     UploadSpec,
     Visit,
     WipeReport,
@@ -241,9 +242,12 @@ class Journal(Protocol):
         """Return the newest known recording of each path from other visits of the same camera."""
 
     async def put_recordings(
-        self, recordings: Sequence[Recording], event: CustodyEvent | None
+        self,
+        recordings: Sequence[Recording],
+        event: CustodyEvent | None,
+        attempts: Sequence[UploadAttempt] = (),
     ) -> None:
-        """Insert or replace recordings of a visit, all or none."""
+        """Insert or replace recordings of a visit, and attempts to send them, all or none."""
 
     async def end_wipe(self, visit_id: str, event: CustodyEvent) -> bool:
         """Mark the confirmed recordings of a visit as erased; return whether that was news.

@@ -167,7 +167,8 @@ class Recording:
     ``reason`` says why it is pending or quarantined, in words a person can act on.
     ``blocks_wipe`` says why this recording stops the wipe although it may be confirmed
     (a checksum beside it that does not match, say). ``attempts`` counts uploads begun,
-    ``resent_bytes`` the bytes that crossed the network more than once.
+    ``resent_bytes`` the bytes that crossed the network more than once; ``furthest_bytes`` is how far
+    it has gone to the network at any time.
     """
 
     visit_id: str
@@ -185,6 +186,27 @@ class Recording:
     blocks_wipe: str | None = None
     attempts: int = 0
     resent_bytes: int = 0
+    furthest_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class UploadAttempt:
+    """One attempt to send a recording: when, how far it came, what it cost, and why it failed.
+
+    ``ended_at`` is None while it lasts, and for ever when the daemon was cut short in it. ``offset_from``
+    is where the target was, None if it never said so; ``offset_to`` how far bytes went to the network.
+    """
+
+    visit_id: str
+    path: bytes
+    number: int
+    begun_at: datetime
+    ended_at: datetime | None
+    offset_from: int | None
+    offset_to: int
+    sent_bytes: int
+    resent_bytes: int
+    error: str | None
 
 
 class Verdict(StrEnum):

@@ -116,6 +116,7 @@ def carry_over(visit_id: str, file: ListedFile, earlier: Recording | None) -> Re
         upload_url=earlier.upload_url,
         upload_key=earlier.upload_key,
         flagged=earlier.flagged,
+        furthest_bytes=earlier.furthest_bytes,
     )
     if earlier.state is not RecordingState.CONFIRMED:
         return carried

@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from dockd.core.errors import JournalDamagedError, JournalError
-from dockd.core.model import GENESIS, Camera, CustodyEvent, Recording, SealedEntry, Visit
+from dockd.core.model import (
+    GENESIS,
+    Camera,
+    CustodyEvent,
+    Recording,
+    SealedEntry,
+    UploadAttempt,
+    Visit,
+)
 from dockd.journal import schema
 from dockd.journal.database import Database, open_read_only, schema_version
 
@@ -118,14 +126,23 @@ class SqliteJournal:
         return {recording.path: recording for recording in rows}
 
     async def put_recordings(
-        self, recordings: Sequence[Recording], event: CustodyEvent | None
+        self,
+        recordings: Sequence[Recording],
+        event: CustodyEvent | None,
+        attempts: Sequence[UploadAttempt] = (),
     ) -> None:
-        """Insert or replace recordings of a visit that was begun, all or none."""
+        """Insert or replace recordings of a visit that was begun, and attempts, all or none.
+
+        Of each recording's attempts only the first and the last ones are kept.
+        """
+        attempted = [schema.attempt_values(each) for each in attempts]
 
         def change(connection: sqlite3.Connection) -> None:
             connection.executemany(
                 schema.PUT_RECORDING, [schema.recording_values(each) for each in recordings]
             )
+            connection.executemany(schema.PUT_ATTEMPT, attempted)
+            connection.executemany(schema.FORGET_ATTEMPTS, attempted)
             if event is not None:
                 self._append(connection, event)
 
@@ -178,6 +195,21 @@ class SqliteJournal:
             (sealed.seq, sealed.hash, sealed.entry, sealed.signature),
         )
         return sealed.hash
+
+
+def read_attempts(path: Path) -> Iterator[tuple[str, UploadAttempt]]:
+    """Iterate over camera and attempt, oldest visit first, of a journal that may be in use. Blocking.
+
+    Raises :class:`JournalError` when there is no journal, :class:`JournalDamagedError`.
+    """
+    with open_read_only(path) as connection:
+        if schema_version(connection) != len(schema.MIGRATIONS):
+            raise JournalError(f"{path}: not a journal, or one of another version than this dockd")
+        for row in connection.execute(schema.ATTEMPTS):
+            try:
+                yield row["camera_id"], schema.attempt_from(row)
+            except ValueError as error:
+                raise JournalDamagedError(f"{path}: {error}") from error
 
 
 def read_custody(path: Path) -> Iterator[SealedEntry]:

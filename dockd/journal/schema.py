@@ -10,6 +10,7 @@ from dockd.core.model import (
     IdentifiedBy,
     Recording,
     RecordingState,
+    UploadAttempt,
     Verdict,
     Visit,
 )
@@ -68,6 +69,22 @@ MIGRATIONS = (
         PRIMARY KEY (visit_id, path)
     ) STRICT;
     """,
+    """
+    ALTER TABLE recordings ADD COLUMN furthest_bytes INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE attempts (
+        visit_id TEXT NOT NULL,
+        path BLOB NOT NULL,
+        number INTEGER NOT NULL,
+        begun_at TEXT NOT NULL,
+        ended_at TEXT,
+        offset_from INTEGER,
+        offset_to INTEGER NOT NULL,
+        sent_bytes INTEGER NOT NULL,
+        resent_bytes INTEGER NOT NULL,
+        error TEXT,
+        PRIMARY KEY (visit_id, path, number)
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 """Scripts that bring the file from one schema version to the next. Never change one that was released."""
 
@@ -94,12 +111,33 @@ PUT_RECORDING = """
     REPLACE INTO recordings (
         visit_id, path, size_bytes, mtime_ns, flagged, state, upload_url, upload_key, sha256, receipt,
         container_format, container_verdict, container_detail, reason, blocks_wipe, attempts,
-        resent_bytes
+        resent_bytes, furthest_bytes
     ) VALUES (
         :visit_id, :path, :size_bytes, :mtime_ns, :flagged, :state, :upload_url, :upload_key,
         :sha256, :receipt, :container_format, :container_verdict, :container_detail, :reason,
-        :blocks_wipe, :attempts, :resent_bytes
+        :blocks_wipe, :attempts, :resent_bytes, :furthest_bytes
     )
+"""
+
+PUT_ATTEMPT = """
+    REPLACE INTO attempts VALUES (
+        :visit_id, :path, :number, :begun_at, :ended_at, :offset_from, :offset_to, :sent_bytes,
+        :resent_bytes, :error
+    )
+"""
+
+FIRST_ATTEMPTS, LAST_ATTEMPTS = 5, 20
+"""Attempts of a recording that are kept; what lies between them is only counted."""
+
+FORGET_ATTEMPTS = f"""
+    DELETE FROM attempts
+    WHERE visit_id = :visit_id AND path = :path
+      AND number > {FIRST_ATTEMPTS} AND number <= :number - {LAST_ATTEMPTS}
+"""  # noqa: S608 - two numbers of our own
+
+ATTEMPTS = """
+    SELECT attempts.*, visits.camera_id FROM attempts JOIN visits USING (visit_id)
+    ORDER BY visits.number, path, attempts.number
 """
 
 # A bare column beside max() is that of the row with the maximum: https://www.sqlite.org/lang_select.html
@@ -193,6 +231,7 @@ def recording_values(recording: Recording) -> dict[str, str | int | bytes | None
         "blocks_wipe": recording.blocks_wipe,
         "attempts": recording.attempts,
         "resent_bytes": recording.resent_bytes,
+        "furthest_bytes": recording.furthest_bytes,
     }
 
 
@@ -218,6 +257,39 @@ def recording_from(row: sqlite3.Row) -> Recording:
         blocks_wipe=row["blocks_wipe"],
         attempts=row["attempts"],
         resent_bytes=row["resent_bytes"],
+        furthest_bytes=row["furthest_bytes"],
+    )
+
+
+def attempt_values(attempt: UploadAttempt) -> dict[str, str | int | bytes | None]:
+    """Return the columns of an attempt."""
+    return {
+        "visit_id": attempt.visit_id,
+        "path": attempt.path,
+        "number": attempt.number,
+        "begun_at": to_rfc3339(attempt.begun_at),
+        "ended_at": _text(attempt.ended_at),
+        "offset_from": attempt.offset_from,
+        "offset_to": attempt.offset_to,
+        "sent_bytes": attempt.sent_bytes,
+        "resent_bytes": attempt.resent_bytes,
+        "error": attempt.error,
+    }
+
+
+def attempt_from(row: sqlite3.Row) -> UploadAttempt:
+    """Return the attempt of a row; raises ValueError for a value that dockd never writes."""
+    return UploadAttempt(
+        visit_id=row["visit_id"],
+        path=row["path"],
+        number=row["number"],
+        begun_at=from_rfc3339(row["begun_at"]),
+        ended_at=_moment(row["ended_at"]),
+        offset_from=row["offset_from"],
+        offset_to=row["offset_to"],
+        sent_bytes=row["sent_bytes"],
+        resent_bytes=row["resent_bytes"],
+        error=row["error"],
     )
 
 

@@ -69,8 +69,8 @@ VISIT_FINISHED = Event(
     "The one line that sums a visit up: written when its verdict is reached, or at unplug before that.",
     (
         "bay", "camera", "visit", "verdict", "recordings", "confirmed", "erased", "pending",
-        "quarantined", "vanished", "skipped", "bytes", "resent_bytes", "retries", "seconds",
-        "camera_clock_ahead_s",
+        "quarantined", "vanished", "skipped", "bytes", "resent_bytes", "attempts", "retries",
+        "seconds", "camera_clock_ahead_s",
     ),
 )  # fmt: skip
 BAY_ATTENTION = Event(

@@ -16,7 +16,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_writer import StreamWriter
 from multidict import CIMultiDict
 
-from dockd.core.errors import SendingPausedError, SourceChangedError, TargetUnavailableError
+from dockd.core.errors import SourceChangedError, TargetUnavailableError
 from dockd.core.interfaces import UploadTurn
 from dockd.target.tls import LateReadingObject
 
@@ -110,7 +110,7 @@ class StreamedBody(Payload):
             return min(size, _WRITE_BYTES)
         try:
             return await self._turn.take(size)
-        except SendingPausedError as error:
+        except Exception as error:
             self.failure = error
             raise
 

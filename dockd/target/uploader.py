@@ -18,6 +18,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from dockd.core.errors import (
     AdministrativeRefusalError,
     ChecksumMismatchError,
+    DockdError,
     OffsetConflictError,
     ProtocolViolationError,
     ReceiptRejectedError,
@@ -35,6 +36,7 @@ from dockd.core.model import ReceiptPending, TargetProperties, UploadSpec, displ
 from dockd.ops import events
 from dockd.target.pace import Pace, Turn
 from dockd.target.patience import Patience, RetryRules
+from dockd.target.tally import CHECKPOINT_S, Tally
 
 T = TypeVar("T")
 
@@ -92,11 +94,10 @@ class _Transfer(_Errand):
     on_created: Callable[[str], Awaitable[None]]
     on_progress: Callable[[int], None]
     turn: Turn
+    tally: Tally
     acknowledged: int = 0
     position: int = 0
-    handed_over: int = 0
-    resent_bytes: int = 0
-    attempts: int = 0
+    checkpoint_s: float = CHECKPOINT_S
 
     def is_at(self, offset: int) -> None:
         """Take the target's word for what it holds."""
@@ -112,6 +113,8 @@ class _Transfer(_Errand):
                 offset_bytes=offset,
             )
         self.acknowledged = offset
+        if self.tally.offset_from is None:
+            self.tally.offset_from = self.tally.offset_to = offset
         self.patience.offset_is(offset)
         self.on_progress(offset)
 
@@ -119,10 +122,11 @@ class _Transfer(_Errand):
         """Wait for this recording's turn; count what then goes to the network, and what goes again."""
         self.on_progress(self.position)
         granted = await self.turn.take(size_bytes)
-        end = self.position + granted
-        self.resent_bytes += max(0, min(end, self.handed_over) - self.position)
-        self.handed_over = max(self.handed_over, end)
-        self.position = end
+        self.tally.hands_over(self.position, self.position + granted)
+        self.position += granted
+        if self.tally.time_passes() >= self.checkpoint_s:
+            self.checkpoint_s = self.tally.attempt_seconds + CHECKPOINT_S
+            await self.tally.keep(self.tally)
         return granted
 
     def rest(self) -> None:
@@ -164,14 +168,15 @@ class Uploader:
         on_created: Callable[[str], Awaitable[None]],
         on_progress: Callable[[int], None],
         on_retry: Callable[[TargetError], None] = _heard,
-        bay: str = "",
-        urgent: Callable[[], bool] = lambda: True,
+        turn: Turn | None = None,
+        tally: Tally | None = None,
     ) -> Sent:
         """Bring the target to hold every byte of ``source``; go on at ``url`` where there is one.
 
         ``on_created`` is awaited with each new upload's URL before bytes are streamed to it, which is
         never when they all went along with its creation. ``on_progress`` hears how many bytes the
-        network has taken. Bays share the rate; what is ``urgent``, which may change, goes first.
+        network has taken. ``turn`` is from :attr:`pace` and is closed at the end; without
+        it, this goes first. ``tally`` is kept up to date.
 
         Raises the camera's errors as they are; TargetError when trying again cannot help, or has not
         helped often enough.
@@ -185,7 +190,8 @@ class Uploader:
             source=source,
             on_created=on_created,
             on_progress=on_progress,
-            turn=self.pace.turn(bay, urgent),
+            turn=turn if turn is not None else self.pace.turn("", lambda: True),
+            tally=tally if tally is not None else Tally(),
         )
         retrying = self._retrying(SEND_RETRIES, transfer)
         try:
@@ -210,7 +216,19 @@ class Uploader:
     # One attempt
 
     async def _attempt(self, transfer: _Transfer) -> Sent:
-        transfer.attempts += 1
+        transfer.tally.begin_attempt()
+        # What an upload that was begun earlier costs from now on is known at once, whatever happens.
+        transfer.checkpoint_s = CHECKPOINT_S if transfer.url is None else 0.0
+        try:
+            sent = await self._outlast_pauses(transfer)
+        except DockdError as error:
+            transfer.tally.end_attempt(error)
+            await transfer.tally.keep(transfer.tally)
+            raise
+        transfer.tally.end_attempt(None)
+        return sent
+
+    async def _outlast_pauses(self, transfer: _Transfer) -> Sent:
         while True:
             await transfer.turn.until_open()
             try:
@@ -235,8 +253,8 @@ class Uploader:
             url=transfer.url or "",
             sha256=transfer.source.sha256().hex(),
             receipt=receipt,
-            attempts=transfer.attempts,
-            resent_bytes=transfer.resent_bytes,
+            attempts=transfer.tally.attempts,
+            resent_bytes=transfer.tally.resent_bytes,
         )
 
     async def _locate(self, transfer: _Transfer) -> str | None:

@@ -22,13 +22,16 @@ from dockd.core.model import (
     IdentifiedBy,
     Recording,
     RecordingState,
+    UploadAttempt,
     Verdict,
     Visit,
 )
 from dockd.evidence.custody import content, verify_chain
 from dockd.journal import journal as module
 from dockd.journal import schema
-from dockd.journal.journal import SqliteJournal, read_custody
+from dockd.journal.database import Database
+from dockd.journal.journal import SqliteJournal, read_attempts, read_custody
+from dockd.journal.schema import FIRST_ATTEMPTS, LAST_ATTEMPTS
 from tests.journal.scripted_visit import KEY, NOW, ODD, PLAIN, VISIT, event, look, open_journal
 
 
@@ -124,6 +127,7 @@ RECORDINGS = st.builds(
     blocks_wipe=TEXT,
     attempts=COUNT,
     resent_bytes=COUNT,
+    furthest_bytes=COUNT,
 )
 
 
@@ -131,7 +135,8 @@ RECORDINGS = st.builds(
 def rows() -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:")
     connection.row_factory = sqlite3.Row
-    connection.executescript(schema.MIGRATIONS[0])
+    for script in schema.MIGRATIONS:
+        connection.executescript(script)
     return connection
 
 
@@ -269,6 +274,54 @@ async def test_earlier_recordings_are_the_newest_of_each_path(journal: SqliteJou
         b"old": Recording("visit-1", b"old", 1, 0),
     }
     assert await journal.earlier_recordings(Camera("new", IdentifiedBy.LABEL), "visit-9") == {}
+
+
+def attempt(number: int, **changes: Any) -> UploadAttempt:
+    at = datetime(2031, 3, 14, 6, 0, tzinfo=UTC) + timedelta(minutes=number)
+    values = UploadAttempt("visit-1", PLAIN.path, number, at, at, 0, 100, 100, 50, "the wire broke")
+    return replace(values, **changes)
+
+
+async def test_attempts_are_kept_beside_their_recording(journal: SqliteJournal, path: Path) -> None:
+    await begin(journal, "visit-1")
+    under_way = attempt(2, ended_at=None, offset_from=None, error=None)
+    await journal.put_recordings([PLAIN], None, [attempt(1), under_way])
+    assert list(read_attempts(path)) == [("camera-1", attempt(1)), ("camera-1", under_way)]
+    await journal.put_recordings([PLAIN], None, [attempt(2)])
+    assert list(read_attempts(path)) == [("camera-1", attempt(1)), ("camera-1", attempt(2))]
+
+
+async def test_of_many_attempts_the_first_and_the_last_are_kept(
+    journal: SqliteJournal, path: Path
+) -> None:
+    await begin(journal, "visit-1")
+    for number in range(1, 101):
+        await journal.put_recordings([PLAIN], None, [attempt(number)])
+    numbers = [each.number for _, each in read_attempts(path)]
+    assert numbers == [*range(1, FIRST_ATTEMPTS + 1), *range(101 - LAST_ATTEMPTS, 101)]
+
+
+async def test_a_journal_of_the_first_version_is_taken_over(path: Path) -> None:
+    """INV-2: an upgrade loses nothing that was known."""
+    database = await Database.open(path, schema.MIGRATIONS[:1])
+    columns = ("visit_id", "path", "size_bytes", "mtime_ns", "flagged", "state", "attempts")
+
+    def fill(connection: sqlite3.Connection) -> None:
+        connection.execute(schema.INSERT_VISIT, schema.visit_values(VISIT))
+        connection.execute(
+            f"INSERT INTO recordings ({', '.join(columns)}, resent_bytes) VALUES (?,?,?,?,?,?,?,?)",
+            ("visit-1", b"a", 10, 20, 1, "uploading", 3, 7),
+        )
+
+    await database.write(fill)
+    await database.close()
+    async with opened(path) as journal:
+        assert await journal.recordings("visit-1") == [
+            Recording(
+                "visit-1", b"a", 10, 20, True, RecordingState.UPLOADING, attempts=3, resent_bytes=7
+            )
+        ]
+        assert list(read_attempts(path)) == []
 
 
 async def test_concurrent_changes_make_one_sound_chain(journal: SqliteJournal, path: Path) -> None:

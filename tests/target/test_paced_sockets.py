@@ -29,8 +29,7 @@ async def send(uploader: Uploader, number: int, size: int = SIZE) -> None:
         url=None,
         on_created=nothing,
         on_progress=lambda _: None,
-        bay=str(number % 2),
-        urgent=lambda: False,
+        turn=uploader.pace.turn(str(number % 2)),
     )
 
 
