@@ -3,12 +3,13 @@
 import asyncio
 import random
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
-from dockd.core.charging import is_charged
+from dockd.charging import Charger
+from dockd.core.charging import Demand
 from dockd.core.errors import (
     CameraError,
     CameraGoneError,
@@ -21,7 +22,6 @@ from dockd.core.errors import (
 from dockd.core.interfaces import CameraSource, Volume
 from dockd.core.lifecycle import WORK, Action, BayEvent, BayState, Work, after
 from dockd.core.model import (
-    ChargeStatus,
     CustodyEvent,
     EndedWipe,
     Listing,
@@ -32,9 +32,10 @@ from dockd.core.model import (
 )
 from dockd.core.recording import RecordingEvent, compare
 from dockd.core.wipe_gate import WipeRefused
-from dockd.erasing import keep_ended, wipe
+from dockd.erasing import hear_of_ended, was_erased, wipe
 from dockd.evidence.sidecar import find_sidecars
 from dockd.ingest import Ingest, Services
+from dockd.opening import list_once, open_volume
 from dockd.ops import events
 from dockd.scanning import log_skipped, take_in
 from dockd.sealing import compose, is_still_held, seal, unseal
@@ -43,9 +44,6 @@ from dockd.worker import Worker
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 """Bounds of the growing pause before work is tried again that waits for a disk or the store."""
-
-CHARGE_POLL_S = 5.0
-"""How often a charging camera is asked how it goes."""
 
 MAX_DIFFERENCES = 3
 """How often the camera may turn out to differ just before the wipe until a person is asked."""
@@ -66,15 +64,22 @@ class Observation:
 class Bay:
     """A bay and the camera in it. :meth:`run` is its life; :meth:`observe` its only input."""
 
-    def __init__(self, name: str, services: Services, source: CameraSource, worker: Worker) -> None:
-        """Build an empty bay. The bay owns the worker and closes it."""
+    def __init__(
+        self,
+        name: str,
+        services: Services,
+        source: CameraSource,
+        worker: Worker,
+        may_draw: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Build an empty bay. The bay owns the worker and closes it; ``may_draw`` as in Charger."""
         self.name = name
         self.state = BayState.EMPTY
         self.reason: str | None = None
         self.visit: Visit | None = None
         self.ingest: Ingest | None = None
         self.listing = Listing(())
-        self.charge = ChargeStatus()
+        self.charger = Charger(name, services, source, worker, may_draw)
         self._services = services
         self._source = source
         self._worker = worker
@@ -105,6 +110,7 @@ class Bay:
     def observe(self, observation: Observation) -> None:
         """Take the newest enumeration; an event from udev or the file system is only a hint."""
         self._observation = observation
+        self.charger.see(observation.presence)
         self._news.set()
 
     @property
@@ -118,10 +124,17 @@ class Bay:
         return self._finishing or self.state is BayState.WIPING
 
     @property
+    def demand(self) -> Demand | None:
+        """What it asks of the dock's power: nothing when it is empty, or its camera is charged."""
+        if self.state is BayState.READY:
+            return None
+        return self.charger.demand(at_work=self.state is not BayState.CHARGING)
+
+    @property
     def explanation(self) -> str | None:
         """What a person should know: why it waits or needs somebody; None when all is as it should be."""
         if self.reason is not None or self.state not in _SENDING:
-            return self.reason
+            return self.reason or self.charger.waiting
         if (away := self._services.uploader.away) is not None:
             return f"waiting: {away} ({away.advice})"
         if self._services.uploader.pace.closed:
@@ -336,39 +349,21 @@ class Bay:
 
     async def _open(self) -> BayEvent:
         presence = self._here()
-        _, ingest = self._current()
+        visit, ingest = self._current()
         for recording in ingest.quarantined:
             await ingest.move(recording.path, RecordingEvent.TO_DO_AGAIN)
         if self._volume is None:
-            self._volume = await self._open_volume(presence)
-        await self._hear_of_ended_wipes()
-        return BayEvent.OPENED
-
-    async def _open_volume(self, presence: Presence) -> Volume:
-        if await self._worker.start(lambda: self._source.is_half_erased(presence)):
-            self._finishing = True
-            self.reason = "an erasing that was cut short is being finished; it may take hours"
-        opened: list[Volume] = []
-        try:
-            await self._worker.start(lambda: opened.append(self._source.open_camera(presence)))
-        except asyncio.CancelledError:
-            # It may open yet; then nobody wants it any more.
-            self._worker.start(lambda: _close_all(opened))
-            raise
-        finally:
-            self._finishing = False
-        return opened[0]
-
-    async def _hear_of_ended_wipes(self) -> None:
-        """Take into the history what was erased without anybody listening, here or elsewhere."""
-        visit, _ = self._current()
-        ended = await self._worker.start(self._source.ended_wipes)
-        for one in ended:
-            await keep_ended(self._services, self.name, one)
-        camera = visit.camera.camera_id
-        self._ended = [one for one in ended if one.camera_id == camera]
+            if await self._worker.start(lambda: self._source.is_half_erased(presence)):
+                self._finishing = True
+                self.reason = "an erasing that was cut short is being finished; it may take hours"
+            try:
+                self._volume = await open_volume(self._source, self._worker, presence)
+            finally:
+                self._finishing = False
+        self._ended = await hear_of_ended(self._services, self._source, self._worker, visit)
         if any(one.visit_id == visit.visit_id for one in self._ended):
             await self._load(visit)
+        return BayEvent.OPENED
 
     async def _scan(self) -> BayEvent:
         visit, ingest = self._current()
@@ -393,17 +388,12 @@ class Bay:
             self.reason = f"{len(hidden)} entries could not be looked into: {hidden[0].reason}"
             return BayEvent.PERSON_NEEDED
         if not self.listing.files and not ingest.count(RecordingState.CONFIRMED):
-            return BayEvent.FOUND_ERASED if self._was_erased() else BayEvent.FOUND_NOTHING
+            erased = was_erased(visit, ingest, self._ended)
+            return BayEvent.FOUND_ERASED if erased else BayEvent.FOUND_NOTHING
         if doubtful := await self._worker.start(lambda: ingest.unproved(self.listing)):
             await ingest.prove_again(doubtful)
             return BayEvent.FOUND_WORK
         return BayEvent.ALL_CONFIRMED
-
-    def _was_erased(self) -> bool:
-        """Whether it is empty because a wipe came to its end since it was docked."""
-        visit, ingest = self._current()
-        meanwhile = any(one.report.finished_at >= visit.started_at for one in self._ended)
-        return meanwhile or ingest.count(RecordingState.ERASED) > 0
 
     async def _take_recordings(self) -> BayEvent:
         _, ingest = self._current()
@@ -461,33 +451,19 @@ class Bay:
         return BayEvent.WIPED
 
     async def _charge(self) -> BayEvent:
-        presence, clock = self._here(), self._services.clock
-        began_s = clock.monotonic_s()
-        while True:
-            self.charge = await self._worker.start(lambda: self._source.charge(presence))
-            elapsed_s = clock.monotonic_s() - began_s
-            if is_charged(self.charge, elapsed_s, self._services.config().charge.minimum_s):
-                return BayEvent.CHARGED
-            await asyncio.sleep(CHARGE_POLL_S)
+        await self.charger.run(self._here())
+        return BayEvent.CHARGED
 
     async def _watch(self) -> BayEvent:
         """Look whether footage arrives on a ready camera, where the source allows it."""
         _, ingest = self._current()
         presence = self._here()
-
-        def look() -> Listing:
-            volume = self._source.open_camera(presence)
-            try:
-                return volume.list_files()
-            finally:
-                volume.close()
-
         while True:
             await asyncio.sleep(self._services.config().cameras.reconcile_s)
             if not self._source.watches_when_ready:
                 continue
             try:
-                listing = await self._worker.start(look)
+                listing = await self._worker.start(partial(list_once, self._source, presence))
             except CameraError as error:
                 self._explain(error)
                 continue
@@ -522,8 +498,3 @@ class Bay:
 
     def _custody(self, visit: Visit, event: str, details: Mapping[str, object]) -> CustodyEvent:
         return CustodyEvent(event, visit.visit_id, visit.camera.camera_id, details)
-
-
-def _close_all(volumes: Iterable[Volume]) -> None:
-    for volume in volumes:
-        volume.close()

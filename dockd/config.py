@@ -288,9 +288,12 @@ class WipeConfig(Table):
 
 
 class ChargeConfig(Table):
-    """``[charge]``: the least time a camera charges before it is shown as ready."""
+    """``[charge]``: the least time a camera charges before it is shown as ready, and what all ports
+    together may be asked for. Without ``budget_ma`` no port is ever switched off.
+    """
 
     minimum_s: Annotated[float, Field(ge=0)] = 0.0
+    budget_ma: Annotated[int, Field(ge=100)] | None = None
 
 
 class AttentionConfig(Table):

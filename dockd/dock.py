@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from dockd.bay import Bay, Observation
+from dockd.core.charging import share_power
 from dockd.core.interfaces import CameraSource
 from dockd.core.lifecycle import BayState
 from dockd.core.model import Presence
@@ -58,7 +60,8 @@ class Dock:
     async def _keep(self, name: str, source: CameraSource) -> None:
         """Run a bay; one that fails as a whole begins anew and does not touch the others (INV-8)."""
         while True:
-            bay = Bay(name, self.services, source, self._new_worker(name))
+            worker, may_draw = self._new_worker(name), partial(self._may_draw, name)
+            bay = Bay(name, self.services, source, worker, may_draw)
             self.bays[name] = bay
             self._look.set()
             try:
@@ -120,8 +123,16 @@ class Dock:
 
     def status(self) -> dict[str, object]:
         """Return the truth about every bay; see :mod:`dockd.status`."""
-        bays = self.bays.values()
-        return dock_status(self.services.dock, bays, self._crowded, outlook(self.services, bays))
+        bays, budget_ma = self.bays.values(), self.services.config().charge.budget_ma
+        ahead = outlook(self.services, bays)
+        return dock_status(self.services.dock, bays, self._crowded, ahead, budget_ma)
+
+    def _may_draw(self, name: str) -> bool:
+        """Whether a bay's camera may draw from its port now, beside what the others draw."""
+        budget_ma = self.services.config().charge.budget_ma
+        demands = [bay.demand for bay in self.bays.values()]
+        asked = [demand for demand in demands if demand is not None]
+        return budget_ma is None or name in share_power(asked, budget_ma)
 
     def _report_stalls(self) -> None:
         for name, bay in self.bays.items():

@@ -1,6 +1,7 @@
 """Asks for a wipe, and keeps in journal, custody log and log what came of it."""
 
 import threading
+from collections.abc import Sequence
 
 from dockd.core.errors import ReceiptRejectedError
 from dockd.core.interfaces import CameraSource
@@ -63,17 +64,32 @@ async def wipe(
     return outcome
 
 
-async def keep_ended(services: Services, bay: str, ended: EndedWipe) -> None:
-    """Enter the end of a wipe into the history of the visit it belongs to, if it is not there yet.
+async def hear_of_ended(
+    services: Services, source: CameraSource, worker: Worker, visit: Visit
+) -> Sequence[EndedWipe]:
+    """Take wipes into the history whose end nobody heard of: finished after a break, or while the dock
+    was down. Return those of the visit's camera; the caller has to acknowledge them.
 
-    For wipes whose end nobody heard of: finished after a break, or while the dock was down. ``bay``
-    is where it became known. Raises JournalError.
+    Raises the helper's and the journal's errors.
     """
+    ended = await worker.start(source.ended_wipes)
+    for one in ended:
+        await _keep_ended(services, visit.bay, one)
+    return [one for one in ended if one.camera_id == visit.camera.camera_id]
+
+
+def was_erased(visit: Visit, ingest: Ingest, ended: Sequence[EndedWipe]) -> bool:
+    """Whether an empty camera is empty because a wipe came to its end in this visit."""
+    meanwhile = any(one.report.finished_at >= visit.started_at for one in ended)
+    return meanwhile or ingest.count(RecordingState.ERASED) > 0
+
+
+async def _keep_ended(services: Services, bay: str, ended: EndedWipe) -> None:
+    """Enter the end of a wipe into the history of the visit it belongs to, if it is not there yet."""
     recordings = await services.journal.recordings(ended.visit_id)
     confirmed = sum(item.state is RecordingState.CONFIRMED for item in recordings)
-    event = CustodyEvent(
-        "wipe.done", ended.visit_id, ended.camera_id, _details(ended.report, confirmed)
-    )
+    details = _details(ended.report, confirmed)
+    event = CustodyEvent("wipe.done", ended.visit_id, ended.camera_id, details)
     if await services.journal.end_wipe(ended.visit_id, event):
         about = {"bay": bay, "camera": ended.camera_id, "visit": ended.visit_id}
         events.WIPE_DONE.log(**about, **_facts(ended.report))

@@ -57,8 +57,11 @@ def dock_status(
     bays: Iterable[Bay],
     crowded: Mapping[str, Sequence[str]],
     ahead: Outlook = Outlook(),
+    budget_ma: int | None = None,
 ) -> dict[str, object]:
-    """Return what every bay is doing. ``crowded`` names the cameras that wait behind another."""
+    """Return what every bay is doing. ``crowded`` names the cameras that wait behind another,
+    ``budget_ma`` is what all ports may be asked for.
+    """
     return {
         "dock": dock,
         "sending": {
@@ -67,6 +70,7 @@ def dock_status(
             "bytes_left": ahead.bytes_left,
             "seconds_left": _whole(ahead.seconds_left),
         },
+        "power_budget_ma": budget_ma,
         "bays": [
             {
                 **_bay_status(bay),
@@ -83,7 +87,7 @@ def _whole(seconds: float | None) -> int | None:
 
 
 def _bay_status(bay: Bay) -> dict[str, object]:
-    visit, ingest = bay.visit, bay.ingest
+    visit, ingest, demand = bay.visit, bay.ingest, bay.demand
     answer: dict[str, object] = {
         "bay": bay.name,
         "state": bay.state.value,
@@ -93,8 +97,9 @@ def _bay_status(bay: Bay) -> dict[str, object]:
         "verdict": visit.verdict.value if visit is not None and visit.verdict is not None else None,
         "busy_s": round(bay.busy_s, 1),
         "skipped": len(bay.listing.skipped),
-        "power": bay.charge.power.value,
-        "battery_percent": bay.charge.battery_percent,
+        "power": bay.charger.status.power.value,
+        "draw_ma": demand.draw_ma if demand and not bay.charger.waiting else 0,
+        "battery_percent": bay.charger.status.battery_percent,
     }
     if ingest is None:
         return answer

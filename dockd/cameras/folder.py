@@ -32,6 +32,7 @@ from dockd.core.model import (
     EndedWipe,
     IdentifiedBy,
     Listing,
+    Power,
     Presence,
     SkipReason,
     WipeReport,
@@ -208,6 +209,10 @@ class FolderSource:
     def charge(self, presence: Presence) -> ChargeStatus:
         """Return what is known of a folder's power: nothing."""
         return ChargeStatus()
+
+    def rest(self, presence: Presence) -> Power:
+        """Return that a folder's power cannot be switched."""
+        return Power.UNKNOWN
 
     def _entries(self, bay: str, folder: Path) -> list[_Entry]:
         try:

@@ -36,6 +36,9 @@ def _program(command: tuple[str, ...]) -> tuple[str, ...]:
     return command
 
 
+USB2_MA = 500
+"""What a port of USB 2 gives, and what is taken for a device of which nothing is known."""
+
 _UsbId = Annotated[str, Field(pattern=r"^[0-9a-f]{4}$")]
 _Strings = Annotated[tuple[str, ...], Field(strict=False)]
 _Percent = Annotated[int, Field(ge=1, le=100)]
@@ -125,11 +128,14 @@ class Charge(Table):
     """``[charge]``: when it is charged: after a least time, or when its battery says so.
 
     ``battery_file`` is a file on the camera whose first number is the battery's charge in percent.
+    ``draw_ma`` is what it may draw from its port, for docks whose power is short; the default is what
+    a port of USB 2 gives.
     """
 
     minimum_s: Annotated[float, Field(ge=0)] = 0.0
     wanted_percent: _Percent | None = None
     battery_file: str | None = None
+    draw_ma: Annotated[int, Field(ge=1, le=5000)] = USB2_MA
 
 
 class Prepare(Table):

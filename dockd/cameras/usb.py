@@ -10,29 +10,33 @@ plugged in to being pulled; ``where`` names that stay.
 
 import os
 import threading
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from dockd.cameras.directory import ListingLimits
 from dockd.cameras.discovery import HIGH_SPEED_MBPS, UsbDevice
 from dockd.cameras.footage import FootageVolume
 from dockd.cameras.hints import udev_hints
 from dockd.cameras.identify import Identified, Refused, identify, identify_all
-from dockd.cameras.profiles import Profile
+from dockd.cameras.profiles import USB2_MA, Profile
 from dockd.core.errors import CameraGoneError, CameraUnreadableError, DockdError
 from dockd.core.interfaces import Clock, ShouldStop
 from dockd.core.model import (
     Camera,
     ChargeStatus,
     EndedWipe,
+    Power,
     Presence,
     WipeReport,
     WipeRequest,
 )
 from dockd.core.wipe_gate import WipeRefused
 from dockd.ops import events
+
+RETURN_S = 20.0
+"""How long a camera may take to come back after its port was switched on, before it counts as pulled."""
 
 STARTING_S = 8.0
 """How long a device may take to show its storage before its bay says that something is wrong."""
@@ -58,8 +62,19 @@ class Helper(Protocol):
     def charge(self, bay: str) -> ChargeStatus:
         """Charge; say how it goes."""
 
+    def power(self, bay: str, action: Literal["on", "off"]) -> Power:
+        """Switch the port's power; return what is known of it then."""
+
     def unfinished(self, bay: str) -> Camera | None:
         """Return whose medium is in the bay if its permitted erasing was cut short."""
+
+
+@dataclass(slots=True)
+class _Dark:
+    """A camera whose port was switched off, and when it was switched on again."""
+
+    presence: Presence
+    lit_at_s: float | None = None
 
 
 @dataclass(slots=True)
@@ -108,6 +123,9 @@ class UsbSource:
         self._remembered = dict(remembered or {})
         self._boot_id = _boot_id()
         self._stays: dict[str, _Stay] = {}
+        self._dark: dict[str, _Dark] = {}
+        self._unlit = set(ports)
+        self._lighting: threading.Thread | None = None
 
     def enumerate_cameras(self) -> Mapping[str, Sequence[Presence]]:
         """Return who is at each bay's port. Blocking, quick; never raises for one bad device."""
@@ -125,7 +143,39 @@ class UsbSource:
                 _tell_elsewhere(device, stay)
             elif presence := self._presence(bay, device, found[device.port], stay):
                 seen[bay].append(presence)
+        for bay, dark in tuple(self._dark.items()):
+            self._look_into_the_dark(seen[bay], dark)
+        self._light(bay for bay in self.bays if not seen[bay])
         return seen
+
+    def _look_into_the_dark(self, seen: list[Presence], dark: _Dark) -> None:
+        """Take a camera for present while its port has no power, and until it had time to come back."""
+        bay, lit_at_s = dark.presence.bay, dark.lit_at_s
+        back = any(one.where != dark.presence.where for one in seen)
+        if back or (lit_at_s is not None and self._clock.monotonic_s() - lit_at_s > RETURN_S):
+            self._dark.pop(bay, None)
+        elif not seen:
+            seen.append(dark.presence)
+
+    def _light(self, empty: Iterable[str]) -> None:
+        """Give power to empty bays once: an earlier run may have ended while it had them switched off.
+
+        In a thread, because the helper may be busy.
+        """
+        self._unlit.intersection_update(empty)
+        if not self._unlit or (self._lighting is not None and self._lighting.is_alive()):
+            return
+
+        def light() -> None:
+            for bay in tuple(self._unlit):
+                try:
+                    self._helper.power(bay, "on")
+                except DockdError:
+                    return  # the helper is away; the next look asks again
+                self._unlit.discard(bay)
+
+        self._lighting = threading.Thread(target=light, name="light", daemon=True)
+        self._lighting.start()
 
     def hints(self) -> AsyncGenerator[None, None]:
         """Yield when udev has something to tell."""
@@ -166,7 +216,32 @@ class UsbSource:
 
     def charge(self, presence: Presence) -> ChargeStatus:
         """Have the camera charged; see core.interfaces.CameraSource."""
-        return self._helper.charge(presence.bay)
+        dark = self._dark.get(presence.bay)
+        if dark is None:
+            return self._helper.charge(presence.bay)
+        if dark.lit_at_s is None:
+            self._helper.power(presence.bay, "on")
+            dark.lit_at_s = self._clock.monotonic_s()
+        return ChargeStatus(Power.ON)
+
+    def rest(self, presence: Presence) -> Power:
+        """Have the port switched off, and the camera stay present; see core.interfaces.CameraSource."""
+        bay, before = presence.bay, self._dark.get(presence.bay)
+        # Before it is done: who looks meanwhile must not take the camera for pulled.
+        self._dark[bay] = _Dark(presence)
+        try:
+            power = self._helper.power(bay, "off")
+        except DockdError:
+            self._dark.pop(bay, None)
+            if before is not None:
+                self._dark[bay] = before
+            raise
+        if power is not Power.OFF:
+            self._dark.pop(bay, None)
+        if power is Power.ON:
+            # A hub that only says that it can has let go of the device all the same.
+            self._helper.power(bay, "on")
+        return power
 
     def _where(self, device: UsbDevice) -> str:
         return f"usb:{device.port}/{device.devnum}/{self._boot_id}"
@@ -183,15 +258,16 @@ class UsbSource:
         if isinstance(found, Identified):
             stay.camera, stay.profile = found.camera, found.profile
             _tell_slow(bay, device, stay)
-            return Presence(bay, found.camera, where)
+            return Presence(bay, found.camera, where, draw_ma=_draw_ma(found.profile))
         stay.profile = found.profile or stay.profile
         if _shows_less(device, found):
             if stay.camera is not None:
-                return Presence(bay, stay.camera, where)
+                return Presence(bay, stay.camera, where, draw_ma=_draw_ma(stay.profile))
             self._ask_helper(bay, device, stay)
         if found.passing and self._clock.monotonic_s() - stay.since_s < STARTING_S:
             return None
-        return Presence(bay, found.camera, where, refusal=found.words)
+        draw_ma = _draw_ma(found.profile)
+        return Presence(bay, found.camera, where, refusal=found.words, draw_ma=draw_ma)
 
     def _ask_helper(self, bay: str, device: UsbDevice, stay: _Stay) -> None:
         """Ask whose medium this is that has no file system: perhaps its erasing was cut short.
@@ -223,6 +299,10 @@ class UsbSource:
         flagged = (*profile.footage.flagged, *self._flagged)
         footage = profile.footage.model_copy(update={"flagged": flagged})
         return profile.model_copy(update={"footage": footage})
+
+
+def _draw_ma(profile: Profile | None) -> int:
+    return profile.charge.draw_ma if profile is not None else USB2_MA
 
 
 def _shows_less(device: UsbDevice, refused: Refused) -> bool:

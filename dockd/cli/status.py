@@ -42,7 +42,11 @@ def show_status(config_file: Path, *, as_json: bool, watch: bool) -> None:
 
 def status_table(status: dict[str, Any]) -> Table:
     """Return the table for people."""
-    table = Table(title=f"dock {status['dock']}{_sending(status['sending'])}", title_justify="left")
+    title = f"dock {status['dock']}{_sending(status['sending'])}"
+    table = Table(title=title, title_justify="left", caption_justify="left")
+    if (budget_ma := status.get("power_budget_ma")) is not None:
+        drawn_ma = sum(bay["draw_ma"] for bay in status["bays"])
+        table.caption = f"power: cameras may draw {drawn_ma} of {budget_ma} mA"
     for heading in ("bay", "camera", "state", "recordings", "sent", "what to know"):
         table.add_column(heading)
     for bay in status["bays"]:
@@ -86,6 +90,10 @@ def _duration(seconds: int) -> str:
 
 def _to_know(bay: dict[str, Any]) -> str:
     notes = [bay["reason"]] if bay["reason"] else []
+    if bay["state"] == "charging" and bay["battery_percent"] is not None:
+        notes.append(f"battery {bay['battery_percent']} %")
+    if bay["state"] == "charging" and bay["power"] == "unknown":
+        notes.append("power unknown")
     if bay["crowded_by"]:
         notes.append(f"waiting in the same bay: {', '.join(bay['crowded_by'])}")
     if bay["skipped"]:

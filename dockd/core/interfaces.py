@@ -17,6 +17,7 @@ from dockd.core.model import (
     EndedWipe,
     FileStat,
     Listing,
+    Power,
     Presence,
     ReceiptPending,
     Recording,
@@ -122,6 +123,13 @@ class CameraSource(Protocol):
         """Charge the camera, with its data off where that can be; say how it goes. Blocking.
 
         May be called again, and is asked repeatedly. Raises CameraGoneError.
+        """
+
+    def rest(self, presence: Presence) -> Power:
+        """Take the power from the camera's port until it is charged again; return what came of it.
+
+        Unless that is ``off``, the port has no switch, and the camera draws on. One that was off counts
+        as docked anew when it comes back, for nobody can see whether it was pulled meanwhile. Blocking.
         """
 
 

@@ -121,13 +121,14 @@ class Presence:
 
     ``where`` names this stay: a folder, or a device as it was plugged in this time, so that a camera
     which was pulled and put back while nobody looked is told from one that stayed. ``refusal`` is why
-    this device must not be let in, in words for people.
+    this device must not be let in, in words for people. ``draw_ma`` is what it may draw from its port.
     """
 
     bay: str
     camera: Camera
     where: str
     refusal: str | None = None
+    draw_ma: int = field(default=0, compare=False)
 
 
 class ContainerVerdict(StrEnum):

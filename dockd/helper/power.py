@@ -56,9 +56,11 @@ class Port:
 
     def set_power(self, *, on: bool) -> Power:
         """Switch the port's power where it has a switch. Raises HelperError when the hub refuses."""
+        wanted = "0" if on else "1"
         for switch in self._power_switches():
             try:
-                switch.write_text("0" if on else "1", encoding="ascii")
+                if switch.read_text(encoding="ascii").strip() != wanted:
+                    switch.write_text(wanted, encoding="ascii")
             except OSError as error:
                 raise HelperError(f"{switch}: {error.strerror}") from error
         return self.power()

@@ -134,6 +134,12 @@ WIPE_UNACKNOWLEDGED = Event(
     "The helper could not be told that the end of a wipe is in the journal; it offers it again.",
     ("visit", "reason"),
 )  # fmt: skip
+CHARGE_WAITS = Event(
+    "charge.waits", INFO,
+    "The power budget is used up, so a camera waits for its turn to charge; unless its port's power is"
+    " off now, the port has no switch, and the camera charges all the same.",
+    ("bay", "camera", "power"),
+)  # fmt: skip
 BAY_CROWDED = Event(
     "bay.crowded", WARNING, "A bay holds more than one camera; the others wait for the first to go.",
     ("bay", "waiting"),

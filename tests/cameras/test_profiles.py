@@ -42,6 +42,7 @@ method = "format"
 minimum_s = 600
 wanted_percent = 80
 battery_file = "status/battery.txt"
+draw_ma = 900
 
 [prepare]
 command = ["/usr/local/bin/unlock", "--now"]

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from dockd.cameras.directory import ListingLimits
 from dockd.cameras.discovery import UsbDevice
 from dockd.cameras.profiles import Profile
-from dockd.cameras.usb import STARTING_S, UsbSource
+from dockd.cameras.usb import RETURN_S, STARTING_S, UsbSource
 from dockd.core.errors import CameraGoneError, CameraUnreadableError, HelperUnavailableError
 from dockd.core.interfaces import CameraSource, ShouldStop
 from dockd.core.model import (
@@ -50,6 +50,8 @@ class FakeHelper:
     owner: Camera | None = None
     away: bool = False
     ended: Sequence[EndedWipe] = ()
+    switch: Power = Power.OFF
+    powered: list[tuple[str, str]] = field(default_factory=list)
     asked: list[tuple[str, ...]] = field(default_factory=list)
     answered: threading.Event = field(default_factory=threading.Event)
 
@@ -75,6 +77,12 @@ class FakeHelper:
         if self.away:
             raise HelperUnavailableError("away")
         self.asked.append(("acknowledge", visit_id))
+
+    def power(self, bay: str, action: str) -> Power:
+        if self.away:
+            raise HelperUnavailableError("away")
+        self.powered.append((bay, action))
+        return self.switch if action == "off" else Power.ON
 
     def unfinished(self, bay: str) -> Camera | None:
         self.asked.append(("unfinished", bay))
@@ -405,3 +413,96 @@ def test_a_half_erased_camera_is_known_before_it_is_opened() -> None:
     assert not dock.source.is_half_erased(presence)
     dock.helper.owner = CAMERA
     assert dock.source.is_half_erased(presence)
+
+
+# Power that is short
+
+
+def resting() -> tuple[Dock, Presence]:
+    """A dock with a camera whose port is switched off, as for one that waits for its turn to charge."""
+    dock = Dock(profile(charge={"draw_ma": 700}))
+    presence = dock.look(DEVICE)
+    assert presence is not None
+    assert presence.draw_ma == 700
+    dock.helper.powered.clear()
+    assert dock.source.rest(presence) is Power.OFF
+    return dock, presence
+
+
+def test_a_camera_without_power_stays_until_it_had_time_to_come_back() -> None:
+    dock, presence = resting()
+    assert dock.look() == presence
+    dock.clock.pass_time(10 * RETURN_S)
+    assert dock.look() == presence, "however long its turn takes to come"
+    assert dock.source.charge(presence).power is Power.ON
+    assert dock.helper.powered == [("left", "off"), ("left", "on")]
+    assert dock.look() == presence
+    assert dock.look(starting(replace(DEVICE, devnum=9))) == presence
+    back = dock.look(replace(DEVICE, devnum=9))
+    assert back is not None
+    assert back.camera == presence.camera
+    assert back.where != presence.where, (
+        "nobody saw whether it was pulled: it is docked anew (INV-2)"
+    )
+    dock.source.charge(back)
+    assert dock.helper.asked == [("charge", "left")]
+
+
+def test_one_that_does_not_come_back_was_pulled() -> None:
+    dock, presence = resting()
+    dock.source.charge(presence)
+    dock.clock.pass_time(RETURN_S + 1)
+    assert dock.look() is None
+
+
+def test_another_camera_in_its_place_is_seen_when_the_port_has_power() -> None:
+    dock, presence = resting()
+    dock.source.charge(presence)
+    other = dock.look(replace(DEVICE, devnum=9, serial="BWC0099999"))
+    assert other is not None
+    assert other.camera != presence.camera
+
+
+@pytest.mark.parametrize("switch", [Power.ON, Power.UNKNOWN])
+def test_a_port_that_cannot_be_switched_is_not_taken_for_dark(switch: Power) -> None:
+    """What a hub only claims: the device that it may have let go of is called back."""
+    dock = Dock()
+    presence = dock.look(DEVICE)
+    assert presence is not None
+    dock.helper.switch = switch
+    dock.helper.powered.clear()
+    assert dock.source.rest(presence) is switch
+    assert (("left", "on") in dock.helper.powered) is (switch is Power.ON)
+    assert dock.look() is None
+
+
+def test_a_helper_that_is_away_changes_nothing_in_the_dark() -> None:
+    dock, presence = resting()
+    dock.helper.away = True
+    for ask in (dock.source.rest, dock.source.charge):
+        with pytest.raises(HelperUnavailableError):
+            ask(presence)
+    assert dock.look() == presence
+    dock.helper.away = False
+    dock.source.charge(presence)
+    assert dock.helper.powered[-1] == ("left", "on")
+
+
+def lit(dock: Dock) -> list[tuple[str, str]]:
+    for thread in threading.enumerate():
+        if thread.name == "light":
+            thread.join(5)
+    return sorted(dock.helper.powered)
+
+
+def test_bays_that_an_earlier_run_left_dark_get_power_once() -> None:
+    """INV-3: the process may be killed while ports are off; a dark bay would never see a camera again."""
+    dock = Dock()
+    dock.helper.away = True
+    dock.look(DEVICE)
+    assert lit(dock) == []
+    dock.helper.away = False
+    dock.look(DEVICE)
+    assert lit(dock) == [("right", "on")], "what is seen has power"
+    dock.look(DEVICE)
+    assert lit(dock) == [("right", "on")]

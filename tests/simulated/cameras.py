@@ -27,6 +27,7 @@ from dockd.core.model import (
     IdentifiedBy,
     ListedFile,
     Listing,
+    Power,
     Presence,
     SkippedEntry,
     WipeReport,
@@ -120,6 +121,7 @@ class SimulatedCamera:
     vanishes_after_erasing: int | None = None
     breaks_off: bool = False
     half_erased: EndedWipe | None = None
+    draw_ma: int = 500
     _ticks: int = 0
 
     def record(
@@ -237,10 +239,12 @@ class SimulatedVolume:
 
 @dataclass(slots=True, eq=False)
 class _Docked:
-    """One stay of a camera in a bay."""
+    """One stay of a camera in a bay. While it is ``dark`` nobody can see whether it is ``present``."""
 
     camera: SimulatedCamera
     present: bool = True
+    dark: bool = False
+    returns: int = 0
 
 
 class SimulatedSource:
@@ -265,6 +269,7 @@ class SimulatedSource:
         self.open_volumes: set[SimulatedVolume] = set()
         self.charging: dict[str, ChargeStatus] = {}
         self.ended: dict[str, EndedWipe] = {}
+        self.switchable: set[str] = set()
         self.on_open: Callable[[Presence], None] = lambda _presence: None
         self.authority = authority
         self._clock = clock
@@ -282,8 +287,13 @@ class SimulatedSource:
         """Pull everything out of a bay, and hint; open volumes are gone from now on."""
         for docked in self._docked[bay]:
             docked.present = False
-        self._docked[bay].clear()
+        self._docked[bay] = [docked for docked in self._docked[bay] if docked.dark]
         self.hint()
+
+    def drawn_ma(self, bay: str) -> int:
+        """What the cameras in a bay draw now."""
+        powered = (docked for docked in self._docked[bay] if docked.present and not docked.dark)
+        return sum(docked.camera.draw_ma for docked in powered)
 
     def hint(self) -> None:
         """Say that something may have changed."""
@@ -294,7 +304,7 @@ class SimulatedSource:
 
     def enumerate_cameras(self) -> Mapping[str, Sequence[Presence]]:
         return {
-            bay: [_presence(bay, docked.camera) for docked in cameras]
+            bay: [_presence(bay, docked) for docked in cameras]
             for bay, cameras in self._docked.items()
         }
 
@@ -311,7 +321,7 @@ class SimulatedSource:
 
     def open_camera(self, presence: Presence) -> SimulatedVolume:
         for docked in self._docked[presence.bay]:
-            if _presence(presence.bay, docked.camera) == presence:
+            if _presence(presence.bay, docked) == presence:
                 self.on_open(presence)
                 self._finish(docked.camera)
                 volume = SimulatedVolume(self, presence, docked)
@@ -355,7 +365,21 @@ class SimulatedSource:
         self.ended.pop(visit_id, None)
 
     def charge(self, presence: Presence) -> ChargeStatus:
+        for docked in tuple(self._docked[presence.bay]):
+            if docked.dark:
+                docked.dark = False
+                docked.returns += 1
+                if not docked.present:
+                    self._docked[presence.bay].remove(docked)
+                self.hint()
         return self.charging.get(presence.bay, ChargeStatus())
+
+    def rest(self, presence: Presence) -> Power:
+        if presence.bay not in self.switchable:
+            return Power.UNKNOWN
+        for docked in self._docked[presence.bay]:
+            docked.dark = True
+        return Power.OFF
 
     def _break_off(self, volume: SimulatedVolume, files: Sequence[FreshFile], visit: str) -> None:
         camera = volume.camera
@@ -414,9 +438,11 @@ class SimulatedSource:
         )
 
 
-def _presence(bay: str, camera: SimulatedCamera) -> Presence:
+def _presence(bay: str, docked: _Docked) -> Presence:
+    camera = docked.camera
     identity = Camera(camera.camera_id, IdentifiedBy.SERIAL)
-    return Presence(bay, identity, f"simulated:{bay}/{camera.camera_id}")
+    where = f"simulated:{bay}/{camera.camera_id}" + docked.returns * "/again"
+    return Presence(bay, identity, where, draw_ma=camera.draw_ma)
 
 
 def _read_afresh(volume: SimulatedVolume) -> FreshReading:
