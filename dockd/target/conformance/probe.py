@@ -32,7 +32,8 @@ BYTES = "application/offset+octet-stream"
 HELD_S = 0.3
 """How long a body that is held back stands still before the next request."""
 
-_POLL_S = 0.1
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 2.0
 _LARGEST_BODY_BYTES = 16 << 20
 _SHOWN_CHARS = 120
 
@@ -298,11 +299,12 @@ class Probe:
         raise AssertionError("attempts never end without an error")
 
     async def attempts(self, what: str) -> AsyncGenerator[None, None]:
-        """Yield now and then until patience ends with DeviationError."""
-        until = asyncio.get_running_loop().time() + self.subject.patience_s
+        """Yield now and then, ever more rarely, until patience ends with DeviationError."""
+        until, pause_s = asyncio.get_running_loop().time() + self.subject.patience_s, _FIRST_PAUSE_S
         while asyncio.get_running_loop().time() < until:
             yield
-            await asyncio.sleep(_POLL_S)
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 1.5, _LONGEST_PAUSE_S)
         raise DeviationError(f"{what} after {self.subject.patience_s:g} seconds")
 
     async def broken_patch(self, url: str, offset: int, body: bytes, announced: int) -> None:
