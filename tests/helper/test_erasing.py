@@ -90,6 +90,13 @@ def test_a_proved_camera_is_erased_and_keeps_what_is_its_own(
     require_empty_camera(rig)
 
 
+def test_what_was_read_back_is_erased_where_root_chose_that(rig: Rig, serve: Serve) -> None:
+    rig.proofs.confirm = Confirm.READBACK
+    request = rig.request()
+    assert require_report(serve(rig.actions()).wipe(BAY, request, never)).verified
+    require_empty_camera(rig)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_partition_is_erased_and_its_table_stays(partitioned: Rig, method: str) -> None:
     rig = partitioned
