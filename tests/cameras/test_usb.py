@@ -54,6 +54,10 @@ class FakeHelper:
     powered: list[tuple[str, str]] = field(default_factory=list)
     asked: list[tuple[str, ...]] = field(default_factory=list)
     answered: threading.Event = field(default_factory=threading.Event)
+    may_answer: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.may_answer.set()
 
     def open_volume(self, bay: str, camera: str) -> int:
         self.asked.append(("open", bay, camera))
@@ -86,6 +90,7 @@ class FakeHelper:
 
     def unfinished(self, bay: str) -> Camera | None:
         self.asked.append(("unfinished", bay))
+        self.may_answer.wait(5)
         try:
             if self.away:
                 raise HelperUnavailableError("away")
@@ -264,14 +269,25 @@ def test_a_medium_without_file_system_may_be_one_whose_erasing_was_cut_short() -
     """INV-3: after a power cut while formatting, the next docking finishes it."""
     dock = Dock()
     dock.helper.owner = CAMERA
-    first = dock.look(with_volumes())
-    assert first is not None
-    assert first.refusal is not None
+    assert dock.look(with_volumes()) is None
     _wait_for_camera(dock)
     presence = dock.look(with_volumes())
     assert presence is not None
     assert (presence.camera, presence.refusal) == (CAMERA, None)
     assert dock.helper.asked == [("unfinished", "left")]
+
+
+def test_nothing_is_said_of_a_medium_before_the_helper_knows_whose_it_is() -> None:
+    """INV-3: nobody is sent for because a wipe was cut short; but not for ever, should it not answer."""
+    dock = Dock()
+    dock.helper.may_answer.clear()
+    assert dock.look(with_volumes()) is None
+    dock.clock.pass_time(STARTING_S)
+    presence = dock.look(with_volumes())
+    assert presence is not None
+    assert presence.refusal is not None
+    dock.helper.may_answer.set()
+    _wait_for_camera(dock)
 
 
 def _wait_for_camera(dock: Dock) -> None:
