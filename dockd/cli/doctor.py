@@ -91,8 +91,9 @@ def _of_the_machine(config: Config | None) -> Iterator[Finding]:
 
 def _of_usb(config: Config) -> Iterator[Finding]:
     bays = {bay.port: bay.name for bay in config.bays if bay.port is not None}
-    profiles = load_profiles([config.cameras.profiles_dir])
-    yield machine.check_rules(machine.RULES_DIRS, profiles, needed=bool(bays))
+    own = config.cameras.profiles_dir
+    profiles = load_profiles([own])
+    yield machine.check_rules(machine.RULES_DIRS, profiles, own, needed=bool(bays))
     yield from machine.check_devices(UsbBus().devices(), profiles, bays)
 
 

@@ -90,7 +90,8 @@ def send_now(
 @app.command()
 def attempts(
     what: Annotated[
-        str, typer.Argument(metavar="CAMERA|RECORDING", help="A camera's id, or a recording's path.")
+        str,
+        typer.Argument(metavar="CAMERA|RECORDING", help="A camera's id, or a recording's path."),
     ],
     config: ConfigOption = INSTALLED_CONFIG,
     as_json: JsonOption = False,

@@ -228,7 +228,7 @@ def test_udev_rules(tmp_path: Path) -> None:
     directories, off = (tmp_path / "none", tmp_path), replace_profile(enabled=False)
 
     def check(profile: Profile, *, needed: bool) -> Level:
-        return machine.check_rules(directories, [profile], needed=needed).level
+        return machine.check_rules(directories, [profile], tmp_path, needed=needed).level
 
     assert check(KNOWN, needed=False) is Level.WARN
     assert check(KNOWN, needed=True) is Level.FAIL
@@ -238,6 +238,24 @@ def test_udev_rules(tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).write_text(udev_rules([off]))
     assert check(off, needed=True) is Level.FAIL
     assert check(off, needed=False) is Level.OK
+
+
+def test_what_makes_a_profile_count_is_said_and_written_line_by_line(tmp_path: Path) -> None:
+    """A new dock knows no camera; the way from there is in the words that one can paste."""
+    off = replace_profile(enabled=False)
+    (tmp_path / FILE_NAME).write_text(udev_rules([off]))
+    fresh = machine.check_rules([tmp_path], [off], Path("/etc/dockd/profiles.d"), needed=True)
+    assert "set enabled = true" in fresh.advice
+    assert "/etc/dockd/profiles.d" in fresh.advice
+    stale = machine.check_rules([tmp_path], [KNOWN], tmp_path, needed=True)
+    for advice in (fresh.advice, stale.advice):
+        assert " && ".join(machine.WRITE_RULES) in advice
+    docs = Path(__file__).parent.parent.parent / "docs"
+    for page in ("operations.md", "profiles.md"):
+        text = (docs / page).read_text(encoding="utf-8")
+        lines = [line.strip() for line in text.splitlines()]
+        start = lines.index(machine.WRITE_RULES[0])
+        assert tuple(lines[start : start + len(machine.WRITE_RULES)]) == machine.WRITE_RULES
 
 
 def replace_profile(**update: object) -> Profile:

@@ -9,7 +9,7 @@ from pathlib import Path
 import dockd
 from dockd.cameras.discovery import UsbDevice
 from dockd.cameras.identify import Refused, identify_all
-from dockd.cameras.profiles import Profile
+from dockd.cameras.profiles import PACKAGED, Profile
 from dockd.cameras.udev_rules import FILE_NAME, udev_rules
 from dockd.cli.checks import Finding, Level
 
@@ -18,6 +18,14 @@ RULES_DIRS = tuple(
     for directory in ("/etc/udev/rules.d", "/run/udev/rules.d", "/usr/lib/udev/rules.d")
 )
 """Where udev looks for rules (udev(7)); on Debian 12, /lib is the same as /usr/lib."""
+
+WRITE_RULES = (
+    f"dockd bays rules > /etc/udev/rules.d/{FILE_NAME}",
+    "udevadm control --reload",
+    "udevadm trigger --action=change --subsystem-match=usb --subsystem-match=block",
+    "systemctl restart dockd-helper dockd",
+)
+"""What makes a changed profile count; the pages of docs/ have the same lines."""
 
 FILE_SYSTEMS = ("vfat", "exfat")
 
@@ -69,24 +77,31 @@ def check_clock(now: datetime, *, synchronised: bool) -> Finding:
 
 
 def check_rules(
-    directories: Iterable[Path], profiles: Collection[Profile], *, needed: bool
+    directories: Iterable[Path],
+    profiles: Collection[Profile],
+    profiles_dir: Path,
+    *,
+    needed: bool,
 ) -> Finding:
     """The udev rules are there, which keep cameras for dockd alone, and fit the profiles.
 
-    ``needed`` says whether there are USB bays.
+    ``profiles_dir`` is where the dock's own profiles are; ``needed`` says whether there are USB bays.
     """
     bad = Level.FAIL if needed else Level.WARN
+    renew = f"as root: {' && '.join(WRITE_RULES)}"
+    if needed and not any(profile.enabled for profile in profiles):
+        words = "no profile is switched on, so no camera is known"
+        advice = (
+            f"Copy the one that fits from {PACKAGED} to {profiles_dir}, set enabled = true in it; "
+            f"then {renew}. See docs/profiles.md."
+        )
+        return Finding("udev rules", bad, words, advice)
     file = next((path for one in directories if (path := one / FILE_NAME).exists()), None)
     if file is None:
         return Finding("udev rules", bad, f"no {FILE_NAME}", "Install the dockd package again.")
     if file.read_text(encoding="utf-8") != udev_rules(profiles):
-        advice = f"As root: dockd bays rules > /etc/udev/rules.d/{FILE_NAME}; then dock again."
-        return Finding("udev rules", bad, f"{file} does not fit the profiles", advice)
-    if needed and not any(profile.enabled for profile in profiles):
-        advice = "Switch one on that fits your cameras; see docs/profiles.md."
-        return Finding(
-            "udev rules", bad, "no profile is switched on, so no camera is known", advice
-        )
+        words = f"{file} does not fit the profiles that are switched on"
+        return Finding("udev rules", bad, words, f"Write them anew, {renew}")
     return Finding("udev rules", Level.OK, str(file))
 
 
