@@ -107,8 +107,11 @@ async def _exchange(
         receipt_key = parse_verifying_key(answer.receipt_key.encode())
     except ValueError as error:
         raise EnrolmentError(f"the store's receipt key is {error}") from error
-    collection = str(URL(url).origin().join(URL(answer.collection)))
-    pinned = Pinned(dock=dock.name, store_id=answer.store_id, url=collection)
+    origin = URL(url).origin()
+    collection = origin.join(URL(answer.collection))
+    if collection.origin() != origin:
+        raise EnrolmentError(f"the store sends its docks elsewhere, to {collection}")
+    pinned = Pinned(dock=dock.name, store_id=answer.store_id, url=str(collection))
     return _Agreed(pinned, ca, receipt_key, answer.certificate)
 
 

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from dockd.enrolment import Token
 from dockd.evidence.keys import SigningKey
-from dockd.store.ca import Authority, certify_names, make_authority
+from dockd.store.ca import Authority, certify_names, load_authority, make_authority
 from dockd.store.docks import open_docks
 from dockd.store.enrolling import make_token
 from dockd.store.layout import Layout, load_or_create_identity
@@ -113,10 +113,10 @@ class EnrolledDock:
 
 
 @asynccontextmanager
-async def enrolling_store(root: Path, time: Time | None = None) -> AsyncIterator[Site]:
-    """Run a store that enrols docks."""
-    time = time or Time()
-    layout, authority = initialised(root)
+async def enrolling_store(root: Path) -> AsyncIterator[Site]:
+    """Run a store that enrols docks, made now if it is not there."""
+    time, layout = Time(), Layout(root)
+    authority = load_authority(layout) or initialised(root)[1]
     now: Callable[[], datetime] = time.now
     async with Store.running(root, settings=QUICK, now=now) as store:
         yield Site(store, layout, authority, time)
