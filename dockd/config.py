@@ -10,6 +10,7 @@ import ipaddress
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Literal
@@ -243,7 +244,7 @@ class UploadConfig(Table):
     rate_mbit_s: Annotated[float, AfterValidator(check_rate)] | None = None
     timetable: Annotated[InstanceOf[Timetable], BeforeValidator(_timetable)] = Timetable()
 
-    @property
+    @cached_property
     def rates(self) -> Timetable:
         """The timetable, with what holds outside its lines."""
         return replace(self.timetable, otherwise_mbit_s=self.rate_mbit_s)

@@ -157,22 +157,20 @@ class Pace:
 
     def rest(self, turn: Turn) -> None:
         """See :meth:`Turn.rest`."""
-        loop = asyncio.get_running_loop()
-        turn.busy_until_s = loop.time() + REST_S
+        turn.busy_until_s = asyncio.get_running_loop().time() + REST_S
         if self._waiting and turn.urgent():
             self._serve_after(REST_S)
 
     async def take(self, turn: Turn, size_bytes: int) -> int:
         """See :meth:`Turn.take`."""
-        loop = asyncio.get_running_loop()
-        turn.busy_until_s = loop.time() + URGENT_STALL_S
-        limit = self.limit_bytes_s
-        self._time_passes()
-        if limit is None and (turn.urgent() or not self._urgent_is_busy(loop.time())):
+        limit, now_s = self._time_passes()
+        turn.busy_until_s = now_s + URGENT_STALL_S
+        if limit is None and (turn.urgent() or not self._urgent_is_busy(now_s)):
             piece = min(size_bytes, PIECE_BYTES)
             self._meter.sent(piece)
             return piece
-        waiter = _Waiter(turn, size_bytes, loop.time(), loop.create_future())
+        granted = asyncio.get_running_loop().create_future()
+        waiter = _Waiter(turn, size_bytes, now_s, granted)
         self._waiting.append(waiter)
         self._serve()
         try:
@@ -181,13 +179,15 @@ class Pace:
             if waiter in self._waiting:
                 self._waiting.remove(waiter)
 
-    def _time_passes(self) -> None:
-        now_s = asyncio.get_running_loop().time()
-        self._meter.passes(now_s, self.limit_bytes_s, busy=bool(self._turns))
+    def _time_passes(self) -> tuple[float | None, float]:
+        """Return the limit in force and the time, of which the meter hears."""
+        limit, now_s = self.limit_bytes_s, asyncio.get_running_loop().time()
+        self._meter.passes(now_s, limit, busy=bool(self._turns))
+        return limit, now_s
 
     def _serve(self) -> None:
         """Give out what can be given now; look again when there may be more."""
-        limit, now_s = self.limit_bytes_s, asyncio.get_running_loop().time()
+        limit, now_s = self._time_passes()
         self._fill(limit, now_s)
         if limit == 0:
             self._turn_all_away()
@@ -261,7 +261,8 @@ def limit_by(
     """Return what gives the limit in force, in bytes/s, by a timetable and the dock's local time."""
 
     def limit_bytes_s() -> float | None:
-        mbit_s = rates().limit_at(now().astimezone())
+        table = rates()
+        mbit_s = table.limit_at(now().astimezone()) if table.spans else table.otherwise_mbit_s
         return None if mbit_s is None else mbit_s * BYTES_S_PER_MBIT_S
 
     return limit_bytes_s
