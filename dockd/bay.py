@@ -37,7 +37,7 @@ from dockd.evidence.sidecar import find_sidecars
 from dockd.ingest import Ingest, Services
 from dockd.opening import list_once, open_volume
 from dockd.ops import events
-from dockd.scanning import log_skipped, take_in
+from dockd.scanning import log_skipped, take_in, what_is_hidden
 from dockd.sealing import compose, is_still_held, seal, unseal
 from dockd.summary import sum_up
 from dockd.worker import Worker
@@ -383,9 +383,8 @@ class Bay:
         if quarantined := ingest.quarantined:
             self.reason = f"{len(quarantined)} recordings set aside: {quarantined[0].reason}"
             return BayEvent.PERSON_NEEDED
-        if not self.listing.complete:
-            hidden = [entry for entry in self.listing.skipped if entry.reason.hides_footage]
-            self.reason = f"{len(hidden)} entries could not be looked into: {hidden[0].reason}"
+        if (hidden := what_is_hidden(self.listing)) is not None:
+            self.reason = hidden
             return BayEvent.PERSON_NEEDED
         if not self.listing.files and not ingest.count(RecordingState.CONFIRMED):
             erased = was_erased(visit, ingest, self._ended)

@@ -8,12 +8,21 @@ from dockd.core.model import (
     Listing,
     Recording,
     RecordingState,
+    SkipReason,
     Visit,
     display_name,
 )
 from dockd.core.recording import Differences, RecordingEvent, after, carry_over, compare
 from dockd.ingest import Ingest, Services
 from dockd.ops import events
+
+_ADVICE = {
+    SkipReason.UNREADABLE: "the card may be damaged; keep it, and recover by hand what is behind that",
+    SkipReason.TOO_DEEP: "raise max_depth in [cameras] if this camera really makes such directories",
+    SkipReason.TOO_MANY: "raise max_files in [cameras] if this camera really holds so much",
+    SkipReason.OTHER_FILE_SYSTEM: "something is mounted there; take it away, or look at it by hand",
+}
+"""What a technician can do about an entry that hides footage."""
 
 MAX_SKIPPED_LOGGED = 100
 """Skipped entries named in the log for one listing; the manifest names them all."""
@@ -76,6 +85,20 @@ def log_skipped(visit: Visit, listing: Listing) -> None:
             reason=entry.reason,
             detail=entry.detail,
         )
+
+
+def what_is_hidden(listing: Listing) -> str | None:
+    """Say what may hide recordings that nobody has seen, and what to do; None if there is nothing."""
+    hidden = [entry for entry in listing.skipped if entry.reason.hides_footage]
+    if not hidden:
+        return None
+    first = hidden[0]
+    where = display_name(first.path) or "the root directory"
+    what = f"{first.reason}, {first.detail}" if first.detail else first.reason
+    return (
+        f"{len(hidden)} entries could not be looked into, first {where} ({what}); "
+        f"all else is copied, nothing is erased: {_ADVICE[first.reason]}"
+    )
 
 
 def newest_file_at(listing: Listing) -> datetime | None:

@@ -1,5 +1,6 @@
 """A camera's file system through one descriptor, with everything that a hostile one can hold."""
 
+import contextlib
 import errno
 import os
 import socket
@@ -486,14 +487,35 @@ def test_another_file_system_is_not_entered(
     assert not listing.complete
 
 
-def test_ten_thousand_files(root: Path, volume_of: MakeVolume) -> None:
+def test_a_hundred_thousand_files_and_one_more(root: Path, volume_of: MakeVolume) -> None:
+    """INV-2: the limit is what a dock has if nobody sets another; one file too many is not hidden."""
     memory = Path("/dev/shm")
+    limit = ListingLimits().max_files
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else root) as directory:
         fd = os.open(directory, os.O_RDONLY)
-        for number in range(10_000):
-            os.close(os.open(f"MOV_{number:05}.MP4", os.O_CREAT | os.O_WRONLY, dir_fd=fd))
+        for number in range(limit):
+            os.close(os.open(f"MOV_{number:06}.MP4", os.O_CREAT | os.O_WRONLY, dir_fd=fd))
+        listing = volume_of(Path(directory), ListingLimits()).list_files()
+        assert (len(listing.files), listing.complete) == (limit, True)
+        os.close(os.open("ONE_MORE.MP4", os.O_CREAT | os.O_WRONLY, dir_fd=fd))
         os.close(fd)
-        assert len(volume_of(Path(directory)).list_files().files) == 10_000
+        listing = volume_of(Path(directory), ListingLimits()).list_files()
+        assert [(entry.path, entry.reason) for entry in listing.skipped] == [
+            (b"", SkipReason.TOO_MANY)
+        ]
+        assert not listing.complete
+
+
+def test_every_byte_may_be_in_a_name(root: Path, volume_of: MakeVolume) -> None:
+    """INV-2."""
+    names = [bytes([byte]) for byte in range(1, 256) if byte not in b"./"]
+    for name in names:
+        write(root, name, b"in " + name)
+    volume = volume_of(root)
+    assert paths(volume.list_files()) == names
+    for name in names:
+        with contextlib.closing(volume.open_file(name)) as file:
+            assert file.read(100) == b"in " + name
 
 
 def _fail(monkeypatch: pytest.MonkeyPatch, name: bytes, code: int) -> None:

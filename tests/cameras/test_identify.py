@@ -3,8 +3,10 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from dockd.cameras.discovery import FileSystem, UsbDevice
+from dockd.cameras.discovery import Disk, FileSystem, UsbDevice
 from dockd.cameras.identify import (
     Identified,
     Refused,
@@ -270,3 +272,50 @@ def test_a_camera_that_must_be_unlocked_is_known_before_it_shows_anything() -> N
         found = identified(device, locked)
         assert (found.disk, found.file_system) == (None, None)
     assert identified(DEVICE, locked).file_system == VOLUME
+
+
+# Whatever a card shows
+
+words = st.text(max_size=8)
+volumes = st.builds(
+    FileSystem,
+    node=st.just("/dev/sda1"),
+    type=st.sampled_from(["vfat", "exfat", "ext4", "ntfs", "crypto_LUKS", ""]),
+    label=words,
+    uuid=st.sampled_from(["", "0000-0000", "1A2B-3C4D"]),
+    partition=st.none() | st.integers(1, 4),
+)
+disks = st.builds(
+    Disk,
+    node=st.just("/dev/sda"),
+    size_bytes=st.integers(0, 2),
+    read_only=st.booleans(),
+    volumes=st.lists(volumes, max_size=3).map(tuple),
+    partitions=st.integers(0, 9),
+)
+devices = st.builds(
+    replace,
+    st.just(DEVICE),
+    disks=st.lists(disks, max_size=3).map(tuple),
+    serial=st.sampled_from(["", SHARED, "BWC0012345"]),
+    authorized=st.booleans(),
+    tagged=st.booleans(),
+    complete=st.booleans(),
+)
+
+
+@given(devices)
+def test_whatever_a_card_shows_it_is_let_in_for_one_file_system_or_refused_in_words(
+    device: UsbDevice,
+) -> None:
+    """INV-1, INV-2: never an error, never a medium that is not there, never a choice by chance."""
+    found = identify(device, (PROFILE,))
+    if isinstance(found, Refused):
+        assert len(found.words) > 20
+        return
+    candidates = [volume for disk in device.disks for volume in disk.volumes]
+    assert [found.file_system] == candidates
+    assert found.file_system is not None
+    assert found.file_system.type in PROFILE.file_system.allowed
+    assert device.tagged
+    assert device.authorized

@@ -243,18 +243,6 @@ async def _verdicts(dock: SimulatedDock) -> list[object]:
 
 
 @virtual_time
-async def test_entries_that_hide_footage_stop_the_wipe() -> None:
-    """INV-2: a directory that cannot be looked into may hold anything."""
-    async with SimulatedDock() as dock:
-        camera = body_camera("cam-1", 10)
-        camera.skipped.append(SkippedEntry(b"LOST", SkipReason.UNREADABLE, "Input/output error"))
-        dock.source.plug("1", camera)
-        await dock.until_state("1", BayState.ATTENTION)
-        assert len(dock.store.held()) == 1
-        assert len(camera.files) == 1
-
-
-@virtual_time
 async def test_a_link_on_the_camera_is_named_on_the_manifest_and_stops_nothing() -> None:
     """INV-2."""
     async with SimulatedDock() as dock:
