@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -108,6 +109,7 @@ class Ingest:
         self._sidecars: Mapping[bytes, Sidecar] = {}
         self._unreadable: dict[bytes, CameraUnreadableError] = {}
         self._attempts: dict[bytes, UploadAttempt] = {}
+        self._turned_down: Counter[bytes] = Counter()
         self._hurried: set[bytes] = set()
         self._all_hurried = False
         self._volume: Volume | None = None
@@ -513,10 +515,11 @@ class Ingest:
         return True
 
     async def _send_again(self, path: bytes, error: DockdError | None, *, key: str | None) -> None:
-        recording = self.recordings[path]
-        if error is not None and recording.attempts >= MAX_UPLOADS:
-            await self.set_aside(path, error)
-            return
+        if error is not None:
+            self._turned_down[path] += 1
+            if self._turned_down[path] >= MAX_UPLOADS:
+                await self.set_aside(path, error)
+                return
         self._sent_bytes.pop(path, None)
         await self.move(
             path,

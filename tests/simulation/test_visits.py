@@ -12,6 +12,7 @@ from dockd.config import WipeConfig
 from dockd.core.errors import (
     AdministrativeRefusalError,
     CameraUnreadableError,
+    ReceiptRejectedError,
     TargetError,
     TargetFaultError,
     TargetFullError,
@@ -46,6 +47,19 @@ async def check_custody(dock: SimulatedDock) -> list[str]:
     report = verify_chain(entries, dock.key.public, anchors)
     assert not report.problems
     return [json.loads(json.dumps(content(entry)))["event"] for entry in entries]
+
+
+@virtual_time
+async def test_a_bad_line_is_not_taken_for_a_store_that_turns_a_recording_down() -> None:
+    """INV-2: failures on the way leave a rejected recording all its chances."""
+    async with SimulatedDock() as dock:
+        for number in range(10):
+            dock.store.cut_append(500 * (number + 1))
+        dock.store.fail_next("receipt", ReceiptRejectedError("not what was announced"), times=2)
+        dock.source.plug("1", body_camera("cam-1", 9_000))
+        await dock.until_state("1", BayState.READY)
+        assert len(dock.store.held()) == 1
+        assert "recording.quarantined" not in await check_custody(dock)
 
 
 @virtual_time
