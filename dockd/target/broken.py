@@ -96,6 +96,8 @@ def _cause(error: BaseException, tls: ssl.SSLError | None, clock: ClockWatch) ->
             return f"the answer was cut short: {error}"
         case aiohttp.ClientOSError() if error.strerror:
             return f"the connection broke: {error.strerror}"
+        case TimeoutError():
+            return "no whole answer in time"
     return f"the connection broke: {str(error) or type(error).__name__}"
 
 

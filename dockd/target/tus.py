@@ -4,6 +4,7 @@ Extensions used where offered: creation, creation-with-upload, checksum. docs/up
 contract. Nothing here tries again; :mod:`dockd.target.uploader` does.
 """
 
+import asyncio
 import re
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -285,8 +286,13 @@ class TusTarget:
         self, verb: Verb, url: URL, fields: Mapping[str, str], body: StreamedBody | None = None
     ) -> Answer:
         answer = None
+        # What has no body to send has no reason to take long, even if it drips all the time.
+        whole_s = self._connect_timeout_s + self._stall_timeout_s if body is None else None
         try:
-            async with self._request(verb, url, fields, body) as response:
+            async with (
+                asyncio.timeout(whole_s),
+                self._request(verb, url, fields, body) as response,
+            ):
                 self._clock.heard(response.headers)
                 text = await self._text(response)
                 reason = response.reason or ""
@@ -324,8 +330,11 @@ class TusTarget:
         """Read a short text; of a refusal, what can be had of it: its status counts without words."""
         raw = bytearray()
         try:
-            while len(raw) <= _LONGEST_TEXT_BYTES and (piece := await response.content.readany()):
-                raw += piece
+            async with asyncio.timeout(self._stall_timeout_s):
+                while len(raw) <= _LONGEST_TEXT_BYTES and (
+                    piece := await response.content.readany()
+                ):
+                    raw += piece
         except (aiohttp.ClientError, OSError, TimeoutError):
             if response.status < 300:
                 raise

@@ -16,7 +16,7 @@ from dockd.core.errors import (
 from dockd.core.model import Appended, Created, ReceiptPending, TargetProperties
 from dockd.target.tus import TusTarget
 from tests.simulated.source import MemorySource, spec_of
-from tests.target.sockets import MANY_BYTES, STALL_S, chunks, head_of, target_at
+from tests.target.sockets import MANY_BYTES, STALL_S, chunks, head_of, serving, target_at
 
 # What the requests look like
 
@@ -220,6 +220,39 @@ async def test_a_server_that_never_answers_is_noticed() -> None:
             await target.append(url, 0, 5, chunks(5))
         with pytest.raises(TargetUnavailableError, match=r"no answer in time"):
             await target.offset(url)
+
+
+@pytest.mark.parametrize("drips", ["HTTP/1.1 204 No Content\r\nX: ", "HTTP/1.1 200 OK\r\n\r\n"])
+async def test_an_answer_that_drips_for_ever_ends(drips: str) -> None:
+    """Every byte is progress, but a short answer has no reason to take long in all."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await head_of(reader)
+        writer.write(drips.encode())
+        while True:
+            await asyncio.sleep(STALL_S / 10)
+            writer.write(b"a")
+
+    async with (
+        serving(serve) as url,
+        TusTarget(url, connect_timeout_s=STALL_S, stall_timeout_s=STALL_S) as target,
+    ):
+        with pytest.raises(TargetUnavailableError, match=r"no whole answer in time"):
+            await target.receipt(f"{url}1")
+
+
+async def test_a_refusal_counts_although_its_words_drip_for_ever() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await head_of(reader)
+        await reader.readexactly(5)
+        writer.write(b"HTTP/1.1 507 Full\r\n\r\ndisk full")
+        while True:
+            await asyncio.sleep(STALL_S / 10)
+            writer.write(b"!")
+
+    async with target_at(serve, stall_timeout_s=STALL_S) as (target, url):
+        with pytest.raises(TargetFullError, match=r"disk full!"):
+            await target.append(url, 0, 5, chunks(5))
 
 
 # Answers that come early
