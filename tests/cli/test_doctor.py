@@ -337,6 +337,23 @@ async def test_the_store_that_is_pinned_and_another_one(tmp_path: Path, config: 
         assert "is read back" in read_back.words
 
 
+async def test_every_address_of_the_store_is_tried(tmp_path: Path, config: Config) -> None:
+    """A fallback that leads nowhere is found out before it is needed."""
+    assert config.target is not None
+    async with running(tmp_path / "store") as tus:
+        nobody = "http://127.0.0.1:1/files/"
+        changes = {
+            "url": tus.store.url,
+            "store_id": tus.store.store_id,
+            "fallback_urls": (nobody, tus.store.url.replace("127.0.0.1", "localhost")),
+        }
+        target = config.target.model_copy(update=changes)
+        found = await asyncio.to_thread(lambda: list(partners.check_store(target)))
+    assert [finding.level for finding in found] == [Level.OK, Level.FAIL, Level.OK]
+    assert found[1].words.startswith(f"{nobody}: ")
+    assert "no connection" in found[1].words
+
+
 @pytest.fixture
 def helper(tmp_path: Path) -> Iterator[Callable[[protocol.Alive], Path]]:
     """Start what answers one ping as the helper would; the function returns its socket."""
