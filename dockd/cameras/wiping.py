@@ -9,7 +9,8 @@
 :func:`erase` needs that permit, and the only writable moment of the medium:
 
 4. each permitted file that is still what was read is removed, through the root's descriptor only;
-5. the directories are written back, and the camera is listed once more.
+   one directory is written back before the next is begun;
+5. the camera is listed once more.
 
 Files are the only thing removed; directories stay. Whatever interrupts this leaves some proved files
 erased and all others whole, and the same request can be made again. There is no event loop and no
@@ -21,7 +22,7 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -148,16 +149,23 @@ def erase(
     """
     erased: list[FreshFile] = []
     kept: list[str] = []
-    for file in permit.redeem():
+    unwritten: bytes | None = None
+    for file in sorted(permit.redeem(), key=lambda file: _split(file.path)):
         if should_stop():
             kept.append("stopped before all files were erased")
             break
+        directory, _ = _split(file.path)
+        if unwritten not in (None, directory):
+            # FAT shares one table: writing back one directory also frees the clusters of what was
+            # removed from another, whose entries would be left pointing nowhere by a power cut.
+            kept += _write_back(volume, unwritten)
+        unwritten = directory
         why_not = _remove(volume, file)
         if why_not is None:
             erased.append(file)
         else:
             kept.append(f"{display_name(file.path)}: {why_not}")
-    kept += _write_back(volume, {_split(file.path)[0] for file in erased})
+    kept += _write_back(volume, unwritten)
     gone = {(file.path, file.stat) for file in erased}
     kept += [
         f"{display_name(file.path)}: is still there"
@@ -226,22 +234,23 @@ def _remove(volume: DirectoryVolume, file: FreshFile) -> str | None:
     return None
 
 
-def _write_back(volume: DirectoryVolume, directories: Iterable[bytes]) -> list[str]:
-    """Write directories back to the medium; return what went wrong."""
-    problems = []
-    for path in sorted(directories):
-        try:
-            with volume.directory(path) as fd:
-                os.fsync(fd)
-        except OSError as error:
-            if error.errno not in _NO_DIRECTORY_SYNC:
-                fault = volume.fault(error, path)
-                if isinstance(fault, CameraGoneError):
-                    raise fault from error
-                problems.append(str(fault))
-        except CameraUnreadableError as error:
-            problems.append(str(error))
-    return problems
+def _write_back(volume: DirectoryVolume, path: bytes | None) -> list[str]:
+    """Write a directory, if it is one, back to the medium; return what went wrong."""
+    if path is None:
+        return []
+    try:
+        with volume.directory(path) as fd:
+            os.fsync(fd)
+    except OSError as error:
+        if error.errno in _NO_DIRECTORY_SYNC:
+            return []
+        fault = volume.fault(error, path)
+        if isinstance(fault, CameraGoneError):
+            raise fault from error
+        return [str(fault)]
+    except CameraUnreadableError as error:
+        return [str(error)]
+    return []
 
 
 def _split(path: bytes) -> tuple[bytes, bytes]:

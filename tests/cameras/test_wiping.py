@@ -593,6 +593,39 @@ def test_directories_must_reach_the_medium(
     assert report.verified is verified
 
 
+def test_one_directory_reaches_the_medium_before_the_next_is_begun(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """INV-3: else a power cut can leave a FAT entry without its clusters, which nobody can read."""
+    done: list[tuple[str, str]] = []
+    really_unlink, really_sync = os.unlink, os.fsync
+
+    def name_of(fd: int) -> str:
+        return Path(f"/proc/self/fd/{fd}").readlink().name
+
+    def unlink(name: bytes, *, dir_fd: int) -> None:
+        done.append(("remove from", name_of(dir_fd)))
+        really_unlink(name, dir_fd=dir_fd)
+
+    def fsync(fd: int) -> None:
+        if Path(f"/proc/self/fd/{fd}").is_dir():
+            done.append(("write back", name_of(fd)))
+        really_sync(fd)
+
+    monkeypatch.setattr(os, "unlink", unlink)
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert bench.require_report(bench.wipe()).verified
+    assert done == [
+        ("remove from", "camera"),
+        ("write back", "camera"),
+        ("remove from", "DCIM"),
+        ("write back", "DCIM"),
+        ("remove from", "100"),
+        ("remove from", "100"),
+        ("write back", "100"),
+    ]
+
+
 def test_an_erased_file_that_is_still_listed_is_no_verified_wipe(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
