@@ -146,6 +146,25 @@ class OffsetConflictError(TargetError):
     advice = "Nothing to do."
 
 
+class RequestTooLargeError(TargetError):
+    """413 for a request with bytes: the target, or something before it, takes only smaller ones."""
+
+    retry = Retry.AT_ONCE
+    advice = "Nothing to do: smaller requests follow. Fewer of them are faster: raise the limit."
+
+
+class UploadMovedError(TargetError):
+    """A redirect to another address on the target itself, ``url``, in answer to bytes that are gone."""
+
+    retry = Retry.AT_ONCE
+    advice = "Nothing to do: the dock goes on at the new address."
+
+    def __init__(self, message: str, *, url: str, status: int) -> None:
+        """Build with the address at which to go on."""
+        super().__init__(message, status=status)
+        self.url = url
+
+
 class UploadGoneError(TargetError):
     """404 or 410: the upload is not there. Ask for its receipt, then create it again."""
 

@@ -14,6 +14,7 @@ from dockd.core.errors import (
     OffsetConflictError,
     ProtocolViolationError,
     ReceiptRejectedError,
+    RequestTooLargeError,
     TargetError,
     TargetFaultError,
     TargetFullError,
@@ -47,6 +48,7 @@ EXPECTED: Mapping[Verb, frozenset[int]] = {
 
 _BY_REQUEST: Mapping[tuple[int, Verb], type[TargetError]] = {
     (409, Verb.APPEND): OffsetConflictError,
+    (413, Verb.APPEND): RequestTooLargeError,
     (409, Verb.RECEIPT): ReceiptRejectedError,
     # Where uploads are created, "not found" speaks of the address, which a person can mend.
     (404, Verb.CREATE): AdministrativeRefusalError,
@@ -112,9 +114,7 @@ class Answer:
         words = " ".join(self.text.split())[:_SHOWN_CHARS]
         message = f"{self.verb} {self.url}: {self.status} {self.reason}"
         if 300 <= self.status < 400:
-            words = (
-                f"it redirects to {self.headers.get('Location')}, and redirects are not followed"
-            )
+            words = f"it redirects to {self.headers.get('Location')}, and footage goes nowhere else"
         return error_type(self.verb, self.status)(
             f"{message}: {words}" if words else message,
             status=self.status,

@@ -5,14 +5,18 @@ network, and it reports a failing camera as a broken connection.
 """
 
 import asyncio
+import fcntl
 import http.client
 import io
 import socket
-from collections.abc import AsyncIterator, Mapping
+import termios
+from array import array
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import cast
 
 from aiohttp import Payload
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_writer import StreamWriter
 from multidict import CIMultiDict
 
@@ -24,6 +28,9 @@ _WRITE_BYTES = 256 << 10
 """Largest single write: what the socket does not take at once is copied by the event loop."""
 
 _LATE_ANSWER_BYTES = 64 << 10
+
+_LOOKS = 8
+"""How often, in the time that a network may stand still, to look whether it does."""
 
 
 class StreamedBody(Payload):
@@ -47,6 +54,8 @@ class StreamedBody(Payload):
         self._length = length
         self._stall_timeout_s = stall_timeout_s
         self._turn = turn
+        self._transport: asyncio.WriteTransport | None = None
+        self._watching: asyncio.TimerHandle | None = None
         self._socket: socket.socket | None = None
         self._tls: LateReadingObject | None = None
         self._idle = asyncio.Event()
@@ -87,6 +96,7 @@ class StreamedBody(Payload):
         try:
             await self._idle.wait()
         finally:
+            self._stop_watching()
             if self._socket is not None:
                 self._socket.close()
 
@@ -95,6 +105,7 @@ class StreamedBody(Payload):
         if transport is not None:
             self._socket = transport.get_extra_info("socket").dup()
             self._tls = transport.get_extra_info("ssl_object")
+            self._transport = transport
         while (chunk := await self._next_chunk()) is not None:
             view = memoryview(chunk)
             while view:
@@ -104,6 +115,8 @@ class StreamedBody(Payload):
                 self.handed_over += len(piece)
                 if writer.protocol.writing_paused:
                     await self._drain(writer)
+        # From here on aiohttp waits for the answer, and for so long at most.
+        self._watch(lambda: cast("ResponseHandler", writer.protocol).start_timeout())
 
     async def _may_send(self, size: int) -> int:
         if self._turn is None:
@@ -129,14 +142,42 @@ class StreamedBody(Payload):
         return chunk
 
     async def _drain(self, writer: StreamWriter) -> None:
+        loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(self._stall_timeout_s):
+            async with asyncio.timeout(self._stall_timeout_s) as deadline:
+                self._watch(lambda: deadline.reschedule(loop.time() + self._stall_timeout_s))
                 await writer.drain()
         except TimeoutError:
             self.failure = TargetUnavailableError(
                 f"the target took no byte for {self._stall_timeout_s:g} seconds"
             )
             raise self.failure from None
+        finally:
+            self._stop_watching()
+
+    def _watch(self, renew: Callable[[], None], left: int | None = None) -> None:
+        """Call ``renew`` as long as bytes leave this machine: its kernel takes more at once than a slow
+        network does in the time that it may stand still.
+        """
+        now_left = self._unsent_bytes()
+        if left is not None and now_left < left:
+            renew()
+        if now_left > 0:
+            self._watching = asyncio.get_running_loop().call_later(
+                self._stall_timeout_s / _LOOKS, self._watch, renew, now_left
+            )
+
+    def _stop_watching(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+
+    def _unsent_bytes(self) -> int:
+        """Return how many of the bytes that were handed over have not arrived at the other side."""
+        if self._transport is None or self._socket is None:
+            return 0
+        queued = array("i", [0])
+        fcntl.ioctl(self._socket, termios.TIOCOUTQ, queued)  # SIOCOUTQ (tcp(7))
+        return queued[0] + self._transport.get_write_buffer_size()
 
     def late_refusal(self) -> tuple[int, str, Mapping[str, str], str] | None:
         """Return status, reason, headers and text of a refusal that came as the connection broke.

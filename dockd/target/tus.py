@@ -7,7 +7,7 @@ contract. Nothing here tries again; :mod:`dockd.target.uploader` does.
 import asyncio
 import re
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import TracebackType
 from typing import Self
@@ -17,9 +17,11 @@ from yarl import URL
 
 from dockd.core.errors import (
     ProtocolViolationError,
+    RequestTooLargeError,
     TargetError,
     TargetUnavailableError,
     UploadGoneError,
+    UploadMovedError,
 )
 from dockd.core.interfaces import UploadTurn
 from dockd.core.model import (
@@ -48,6 +50,8 @@ _KEEP_ALIVE_S = 4.0
 
 _LONGEST_TEXT_BYTES = 64 << 10
 _POLL_AFTER_S = 1.0
+_REDIRECTS = frozenset({301, 302, 307, 308})
+_MOST_REDIRECTS = 5
 _COMPACT_JWS = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
 
 
@@ -173,9 +177,14 @@ class TusTarget:
             answer = await self._ask(Verb.CREATE, base, fields)
         else:
             fields |= self._digests(sha256, sha256)
-            answer = await self._ask_streaming(
-                Verb.CREATE, base, fields, _single(body), len(body), turn
+            answer = await self._follow(
+                base,
+                lambda url: self._ask_streaming(
+                    Verb.CREATE, url, fields, _single(body), len(body), turn
+                ),
             )
+            if answer.status == 413:
+                raise RequestTooLargeError(str(answer.error()), status=answer.status)
         answer.check()
         held = wire.upload_offset(answer.headers) if "Upload-Offset" in answer.headers else 0
         return Created(self._location(answer, base), held, answer.headers.get("Dockd-Receipt"))
@@ -201,6 +210,12 @@ class TusTarget:
         """Send exactly ``length`` bytes from ``offset`` on (PATCH)."""
         fields = {"Upload-Offset": str(offset), **self._digests(chunk_sha256, whole_sha256)}
         answer = await self._ask_streaming(Verb.APPEND, self._own(url), fields, body, length, turn)
+        if (moved := self._redirect(answer)) is not None:
+            raise UploadMovedError(
+                f"{url} is at {moved} now",
+                url=str(self._addresses.remembered(moved)),
+                status=answer.status,
+            )
         answer.check()
         now_at = wire.upload_offset(answer.headers)
         if not offset <= now_at <= offset + length:
@@ -263,7 +278,7 @@ class TusTarget:
     ) -> Answer:
         body = StreamedBody(chunks, length, self._stall_timeout_s, turn)
         try:
-            answer = await self._ask(verb, url, fields, body)
+            answer = await self._ask_once(verb, url, fields, body)
         except TargetUnavailableError:
             if body.failure is not None:
                 raise body.failure from None
@@ -282,7 +297,31 @@ class TusTarget:
             )
         return answer
 
-    async def _ask(
+    async def _ask(self, verb: Verb, url: URL, fields: Mapping[str, str]) -> Answer:
+        return await self._follow(url, lambda there: self._ask_once(verb, there, fields))
+
+    async def _follow(self, url: URL, ask: Callable[[URL], Awaitable[Answer]]) -> Answer:
+        """Ask, and ask again where a redirect leads on the target itself."""
+        for _ in range(_MOST_REDIRECTS):
+            answer = await ask(url)
+            moved = self._redirect(answer)
+            if moved is None:
+                return answer
+            url = moved
+        raise ProtocolViolationError(f"{answer.verb} {url}: one redirect leads to the next")
+
+    def _redirect(self, answer: Answer) -> URL | None:
+        """Return where an answer redirects to, if that is on the target itself (RFC 9110 §15.4)."""
+        location = answer.headers.get("Location", "")
+        if answer.status not in _REDIRECTS or not location:
+            return None
+        try:
+            there = URL(answer.url, encoded=True).join(URL(location, encoded=True))
+            return there if self._addresses.own(there) else None
+        except ValueError:
+            return None
+
+    async def _ask_once(
         self, verb: Verb, url: URL, fields: Mapping[str, str], body: StreamedBody | None = None
     ) -> Answer:
         answer = None

@@ -22,6 +22,7 @@ from dockd.core.errors import (
     OffsetConflictError,
     ProtocolViolationError,
     ReceiptRejectedError,
+    RequestTooLargeError,
     SendingPausedError,
     TargetError,
     TargetFaultError,
@@ -30,6 +31,7 @@ from dockd.core.errors import (
     TargetUnavailableError,
     UploadGoneError,
     UploadLockedError,
+    UploadMovedError,
 )
 from dockd.core.interfaces import UploadSource, UploadTarget
 from dockd.core.model import ReceiptPending, TargetProperties, UploadSpec, display_name
@@ -46,6 +48,9 @@ SMALL_BYTES = 1 << 20
 LAST_CHUNK_BYTES = 256 << 10
 """What is held back for the request that also carries the digests."""
 
+SMALLER_BYTES = (64 << 20, 1 << 20, 64 << 10)
+"""What a request with bytes shrinks to, step by step, where something on the way takes no larger one."""
+
 SHORTEST_POLL_S = 0.05
 
 AWAY = (TargetUnavailableError, TargetFullError, AdministrativeRefusalError)
@@ -53,7 +58,14 @@ AWAY = (TargetUnavailableError, TargetFullError, AdministrativeRefusalError)
 
 # tenacity swallows CancelledError unless what is retried is named: allow-lists only.
 RECEIPT_RETRIES = (*AWAY, TargetFaultError, UploadLockedError, ProtocolViolationError)
-SEND_RETRIES = (*RECEIPT_RETRIES, OffsetConflictError, UploadGoneError, ChecksumMismatchError)
+SEND_RETRIES = (
+    *RECEIPT_RETRIES,
+    OffsetConflictError,
+    UploadGoneError,
+    ChecksumMismatchError,
+    RequestTooLargeError,
+    UploadMovedError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +167,7 @@ class Uploader:
         self._small_bytes = small_bytes
         self._last_chunk_bytes = last_chunk_bytes
         self._properties: TargetProperties | None = None
+        self._most_bytes: int | None = None
         self._away_since_s: float | None = None
         self.away: TargetError | None = None
         """Why the target takes nothing now; None while it does."""
@@ -286,7 +299,11 @@ class Uploader:
     async def _create(self, transfer: _Transfer) -> str | None:
         body, sha256 = await self._whole_if_small(transfer)
         transfer.position = 0
-        created = await self._target.create(transfer.spec, body, sha256, turn=transfer)
+        try:
+            created = await self._target.create(transfer.spec, body, sha256, turn=transfer)
+        except RequestTooLargeError as error:
+            self._shrink(len(body or b""), error)
+            raise
         transfer.url = created.url
         if created.offset < transfer.spec.size_bytes:
             await transfer.on_created(created.url)
@@ -297,17 +314,19 @@ class Uploader:
     async def _whole_if_small(self, transfer: _Transfer) -> tuple[bytes | None, bytes | None]:
         offered = self._properties is not None and self._properties.creation_with_upload
         size = transfer.spec.size_bytes
-        if not offered or size > self._small_bytes:
+        if not offered or size > min(self._small_bytes, self._most_bytes or size):
             return None, None
         await transfer.source.seek(0)
         return await _collect(transfer.source, size), transfer.source.sha256()
 
     async def _stream(self, transfer: _Transfer) -> str | None:
         size, begin = transfer.spec.size_bytes, transfer.acknowledged
-        held_back = max(begin, size - self._last_chunk_bytes)
+        most = self._most_bytes or size
+        held_back = max(begin, size - min(self._last_chunk_bytes, most))
         await transfer.source.seek(begin)
-        if begin < held_back:
-            await self._append(transfer, held_back, transfer.source.chunks(held_back))
+        while transfer.acknowledged < held_back:
+            end = min(held_back, transfer.acknowledged + most)
+            await self._append(transfer, end, transfer.source.chunks(end))
         last = await _collect(transfer.source, size)
         return await self._append(
             transfer,
@@ -327,16 +346,23 @@ class Uploader:
         whole_sha256: bytes | None = None,
     ) -> str | None:
         transfer.position = begin = transfer.acknowledged
-        async with _closing(chunks) as body:
-            appended = await self._target.append(
-                transfer.url or "",
-                begin,
-                end - begin,
-                body,
-                chunk_sha256=chunk_sha256,
-                whole_sha256=whole_sha256,
-                turn=transfer,
-            )
+        try:
+            async with _closing(chunks) as body:
+                appended = await self._target.append(
+                    transfer.url or "",
+                    begin,
+                    end - begin,
+                    body,
+                    chunk_sha256=chunk_sha256,
+                    whole_sha256=whole_sha256,
+                    turn=transfer,
+                )
+        except RequestTooLargeError as error:
+            self._shrink(end - begin, error)
+            raise
+        except UploadMovedError as error:
+            transfer.url = error.url
+            raise
         self._is_back()
         transfer.is_at(appended.offset)
         if appended.offset != end:
@@ -344,6 +370,13 @@ class Uploader:
                 f"{transfer.url} took {appended.offset - begin} of {end - begin} bytes"
             )
         return appended.receipt
+
+    def _shrink(self, size_bytes: int, error: RequestTooLargeError) -> None:
+        """Send less at once from now on; raise TargetRefusedError where even the least is too much."""
+        most = next((smaller for smaller in SMALLER_BYTES if smaller < size_bytes), None)
+        if most is None:
+            raise TargetRefusedError(str(error), status=error.status) from error
+        self._most_bytes = min(most, self._most_bytes or most)
 
     async def _ask_for_receipt(self, url: str) -> str | ReceiptPending:
         try:
@@ -404,7 +437,7 @@ class Uploader:
             )
         self.away = error
         # It may come back as another version of itself.
-        self._properties = None
+        self._properties = self._most_bytes = None
 
     def _is_back(self) -> None:
         if self.away is None or self._away_since_s is None:

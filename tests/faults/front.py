@@ -51,17 +51,18 @@ class Front:
         cut_after: int | None = None,
         *,
         body: AsyncIterator[bytes] | bytes | None = None,
+        path: str | None = None,
     ) -> web.Response:
         """Return the store's own answer; with ``cut_after`` it gets no more bytes than these.
 
-        ``body`` is the request's, where it was read already.
+        ``body`` is the request's, where it was read already; ``path`` is another than it asks for.
         """
         if body is None and request.body_exists:
             arriving = request.content.iter_any()
             body = arriving if cut_after is None else _cut(arriving, cut_after)
         async with self._session.request(
             request.method,
-            self._store.with_path(request.path),
+            self._store.with_path(path or request.path),
             headers=request.headers,
             data=body,
             allow_redirects=False,

@@ -82,6 +82,13 @@ class Site:
         )
         self.config.write_text(text + "".join(_BAY.format(bay=bay) for bay in self.bays))
 
+    def change_config(self, text: str, into: str) -> None:
+        """Change what :meth:`prepare` has written."""
+        config = self.config.read_text()
+        if text not in config:
+            raise ValueError(f"{text!r} is not in the configuration")
+        self.config.write_text(config.replace(text, into))
+
     def plug(self, files: Mapping[bytes, bytes], camera: str = "cam-1", bay: str = "1") -> Path:
         """Put a camera with these files into a bay, at once as a whole."""
         made = self.root / f"unplugged-{camera}"

@@ -158,3 +158,75 @@ async def test_answers_are_lost_after_the_store_has_done_its_work(
 
     size_bytes = SMALL_BYTES if method == "POST" else LARGE_BYTES
     await survives(fast_path, First(3, method, loses), sizes_bytes=(size_bytes,))
+
+
+# Limits and detours
+
+
+@pytest.mark.parametrize("most_bytes", [1 << 20, 100_000])
+async def test_a_proxy_takes_only_smaller_requests(fast_path: Path, most_bytes: int) -> None:
+    """INV-2: footage is not set aside because something on the way has a limit: it goes in pieces."""
+    taken: list[int] = []
+
+    async def limits(front: Front, request: web.Request) -> web.StreamResponse:
+        length = request.content_length or 0
+        if length > most_bytes:
+            return web.Response(status=413)
+        taken.append(length)
+        return await front.pass_on(request)
+
+    await survives(
+        fast_path,
+        First(1_000, None, limits),
+        sizes_bytes=(900_000, 3_000_000),
+        most_requests=200,
+    )
+    assert max(taken) > most_bytes / 2
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+@pytest.mark.parametrize("method", ["OPTIONS", "POST", "HEAD", "PATCH", "GET"])
+@pytest.mark.parametrize("size_bytes", [SMALL_BYTES, LARGE_BYTES])
+async def test_a_redirect_on_the_same_host_is_followed(
+    fast_path: Path, method: str, status: int, size_bytes: int
+) -> None:
+    """Every request of a method is sent on to the same path under another one."""
+
+    async def redirects(front: Front, request: web.Request) -> web.StreamResponse:
+        if request.path.startswith("/elsewhere/"):
+            return await front.pass_on(request, path=request.path.removeprefix("/elsewhere"))
+        if request.method == method:
+            return web.Response(status=status, headers={"Location": f"/elsewhere{request.path}"})
+        return await front.pass_on(request)
+
+    interrupted = First(1, "PATCH", says(503)) if method == "HEAD" else None
+    faults = [First(1_000, None, redirects)]
+    if interrupted is not None and size_bytes == LARGE_BYTES:
+        faults.insert(0, interrupted)
+    await survives(fast_path, *faults, sizes_bytes=(size_bytes,), most_requests=40)
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "POST", "PATCH"])
+async def test_a_redirect_to_another_host_is_refused(fast_path: Path, method: str) -> None:
+    """Footage goes nowhere else: the other host is not even asked."""
+    callers: list[str] = []
+
+    async def called(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        callers.append(str(writer.get_extra_info("peername")))
+        writer.close()
+
+    other = await asyncio.start_server(called, "127.0.0.1", 0)
+    port = other.sockets[0].getsockname()[1]
+    elsewhere = says(307, Location=f"http://127.0.0.1:{port}/files/1")
+    async with other:
+        retries = await survives(fast_path, First(3, method, elsewhere), sizes_bytes=(LARGE_BYTES,))
+    assert callers == []
+    assert {line["error"] for line in retries} == {"ProtocolViolationError"}
+
+
+async def test_redirects_that_go_in_circles_end(fast_path: Path) -> None:
+    circle = says(307, Location="/files/")
+    retries = await survives(
+        fast_path, First(12, "POST", circle), sizes_bytes=(SMALL_BYTES,), most_requests=40
+    )
+    assert {line["error"] for line in retries} == {"ProtocolViolationError"}

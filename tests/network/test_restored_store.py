@@ -23,8 +23,7 @@ async def docked(
     """Run a dock with a camera in it, before a store of which there is a backup from before."""
     async with Station.built(path) as station:
         await station.back_up_store()
-        with station.site.config.open("a") as config:
-            config.write(f"[wipe]\nhold_s = {hold_s}\n")
+        station.site.change_config("[cameras]", f"[wipe]\nhold_s = {hold_s}\n[cameras]")
         station.site.plug(footage(station.site.dock, sizes_bytes))
         async with station.site.run(ShortPauses(), FrequentRechecks()) as dock:
             yield station, dock
