@@ -129,6 +129,14 @@ class Dock:
         answer = json.loads(self.machine.check("dockd status -c /etc/dockd/dockd.toml --json"))
         return {bay["bay"]: bay for bay in answer["bays"]}
 
+    def check_custody(self) -> None:
+        """Verify the whole custody log, as anybody can while the dock is running."""
+        self.machine.check("dockd custody verify --state /var/lib/dockd", user="dockd")
+
+    def sent_bytes(self) -> int:
+        """Return how many bytes have left the machine by network since it was booted."""
+        return int(self.machine.check("cat /sys/class/net/eth0/statistics/tx_bytes"))
+
     def mounts(self) -> Sequence[str]:
         """Return the mounts of camera file systems, in the mount namespace of any process."""
         found = self.machine.run("cat /proc/[0-9]*/mountinfo 2>/dev/null | grep -wE 'vfat|exfat'")
