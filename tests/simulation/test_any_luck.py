@@ -14,7 +14,7 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dockd.config import WipeConfig
+from dockd.config import UploadConfig, WipeConfig
 from dockd.core.errors import (
     DockdError,
     OffsetConflictError,
@@ -29,6 +29,7 @@ from dockd.core.lifecycle import BayState
 from dockd.core.model import Appended, Created
 from dockd.evidence.custody import content, verify_chain
 from dockd.evidence.receipts import sign_receipt
+from dockd.send_now import send_now
 from tests.simulated.cameras import SimulatedCamera
 from tests.simulated.clock import virtual_time
 from tests.simulated.dock import SimulatedDock, body_camera
@@ -112,6 +113,11 @@ class World:
         writes = self.dock.database.writes
         self.dock.database.full |= set(range(writes + 1, writes + 1 + for_writes))
 
+    def limit(self, mbit_s: float | None) -> None:
+        """Another rate comes into force, or an hour in which nothing is sent."""
+        upload = UploadConfig.model_construct(rate_mbit_s=mbit_s)
+        self.dock.config = self.dock.config.model_copy(update={"upload": upload})
+
     def check(self) -> None:
         """INV-1: whatever is no longer on a camera is at the store, signed for, byte for byte."""
         signed = {
@@ -177,6 +183,13 @@ steps: st.SearchStrategy[tuple[str, Step]] = st.one_of(
         lambda down: (f"down {down}", lambda w: setattr(w.dock.store, "down", down)), st.booleans()
     ),
     st.builds(lambda n: (f"disk full {n}", lambda w: w.full_disk(n)), st.integers(1, 5)),
+    st.builds(
+        lambda m: (f"limit {m}", lambda w: w.limit(m)), st.sampled_from([0.0, 0.1, 20.0, None])
+    ),
+    st.builds(
+        lambda n: (f"send now {n}", lambda w: send_now(w.dock.dock.bays.values(), f"cam-{n + 1}")),
+        numbers,
+    ),
     st.just(("restart", lambda w: w.dock.restart())),
     st.builds(lambda n: (f"loop {n}", lambda _: _steps_of_the_loop(n)), st.integers(1, 60)),
 )
@@ -209,6 +222,7 @@ def test_whatever_happens_footage_is_safe_and_all_ends_well(
                 world.check()
             dock.store.calm()
             dock.database.full.clear()
+            world.limit(None)
             for bay in world.where:
                 await dock.until_state(bay, BayState.READY, within_s=4 * 3_600, every_s=1)
                 world.check()
