@@ -81,7 +81,7 @@ def _secret(path: Path) -> Path:
 
 def _known_confirm(value: object) -> Confirm:
     try:
-        return Confirm(value)
+        return Confirm(str(value))
     except ValueError:
         raise ValueError(
             'must be "receipt" (the store signs for what it holds) or "readback" (the dock fetches'
