@@ -39,8 +39,7 @@ RETURN_S = 20.0
 """How long a camera may take to come back after its port was switched on, before it counts as pulled."""
 
 STARTING_S = 8.0
-"""How long a device may take to show its storage, and the helper to say whose it is, before its bay
-says that something is wrong."""
+"""How long a device may take to show its storage before its bay says that something is wrong."""
 
 
 class Helper(Protocol):
@@ -88,7 +87,7 @@ class _Stay:
     told_elsewhere: bool = False
     told_slow: bool = False
     asked_helper: bool = False
-    awaits_helper: bool = False
+    awaits_helper: bool = True
 
 
 class UsbSource:
@@ -262,12 +261,12 @@ class UsbSource:
             _tell_slow(bay, device, stay)
             return Presence(bay, found.camera, where, draw_ma=_draw_ma(found.profile))
         stay.profile = found.profile or stay.profile
-        undecided = found.passing
         if _shows_less(device, found):
             if stay.camera is not None:
                 return Presence(bay, stay.camera, where, draw_ma=_draw_ma(stay.profile))
-            undecided = self._awaits_helper(bay, device, stay) or undecided
-        if undecided and self._clock.monotonic_s() - stay.since_s < STARTING_S:
+            if self._awaits_helper(bay, device, stay):
+                return None
+        if found.passing and self._clock.monotonic_s() - stay.since_s < STARTING_S:
             return None
         draw_ma = _draw_ma(found.profile)
         return Presence(bay, found.camera, where, refusal=found.words, draw_ma=draw_ma)
@@ -276,11 +275,13 @@ class UsbSource:
         """Ask whose medium this is that has no file system: perhaps its erasing was cut short.
 
         In a thread, because the helper may be busy with it, and no other bay is to wait for that.
-        Return whether the answer is still to come.
+        Return whether its first answer, or its silence for too long, is still to come.
         """
-        if stay.asked_helper or not _has_medium(device):
+        if not _has_medium(device):
+            return False
+        if stay.asked_helper:
             return stay.awaits_helper
-        stay.asked_helper = stay.awaits_helper = True
+        awaited, stay.asked_helper = stay.awaits_helper, True
 
         def ask() -> None:
             try:
@@ -290,7 +291,7 @@ class UsbSource:
             stay.awaits_helper = False
 
         threading.Thread(target=ask, name=f"unfinished-{bay}", daemon=True).start()
-        return True
+        return awaited
 
     def _profile(self, presence: Presence) -> Profile:
         """Return the profile of an opened camera, with the dock's own patterns."""
