@@ -66,6 +66,13 @@ def test_each_point_that_remains_has_a_reason_and_no_other_has(service: str) -> 
     assert explained(service) == remaining(service)
 
 
+def test_the_helper_starts_after_the_driver_of_the_disks_that_it_may_open() -> None:
+    """A name in ``DeviceAllow=`` is nothing to systemd until its driver is in /proc/devices."""
+    lines = (ROOT / "systemd/dockd-helper.service").read_text(encoding="utf-8").splitlines()
+    assert "DeviceAllow=block-sd rw" in lines
+    assert {"Wants=modprobe@sd_mod.service", "After=modprobe@sd_mod.service"} <= set(lines)
+
+
 def test_every_unit_is_installed_and_named_in_the_maintainer_scripts() -> None:
     units = {path.name for path in (ROOT / "systemd").iterdir()}
     assert units == {*(f"{service}.service" for service in SERVICES), "dockd-helper.socket"}
