@@ -15,8 +15,8 @@ from pydantic import BaseModel
 
 from dockd.config import Config, load_config
 from dockd.core.errors import ConfigError
-from dockd.core.timetable import Timetable
 from dockd.core.model import Confirm
+from dockd.core.timetable import Timetable
 from tests.certificates import Authority
 
 EXAMPLE = Path(__file__).parent.parent / "config.example.toml"

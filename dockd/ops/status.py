@@ -28,7 +28,9 @@ class DaemonNotRunningError(DockdError):
 class RequestRefusedError(DockdError):
     """The daemon does not know the request, or not now."""
 
-    advice = "Look at dockd doctor; a daemon that is not set up yet, or of an older version, does less."
+    advice = (
+        "Look at dockd doctor; a daemon that is not set up yet, or of an older version, does less."
+    )
 
 
 Handler = Callable[[Mapping[str, str]], Mapping[str, object]]
