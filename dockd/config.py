@@ -239,8 +239,8 @@ class UploadConfig(Table):
     ``rate_mbit_s`` is the limit where no line of the timetable applies; without it there is none.
     """
 
-    streams: Annotated[int, Field(ge=1, le=64)] = 8
-    streams_per_bay: Annotated[int, Field(ge=1, le=64)] = 8
+    streams: Annotated[int, Field(ge=1, le=64)] = 16
+    streams_per_bay: Annotated[int, Field(ge=1, le=64)] = 16
     rate_mbit_s: Annotated[float, AfterValidator(check_rate)] | None = None
     timetable: Annotated[InstanceOf[Timetable], BeforeValidator(_timetable)] = Timetable()
 

@@ -76,7 +76,7 @@ def test_paths_start_at_the_file_and_the_rest_has_defaults(site: Path) -> None:
         ("2", site / "bays/2"),
     ]
     assert (config.upload.streams, config.cameras.settle_s, config.wipe.when) == (
-        8,
+        16,
         2.0,
         "after_proof",
     )

@@ -26,7 +26,7 @@ _RESET = struct.pack("ii", 1, 0)  # SO_LINGER with no time: closing sends RST, a
 class Pace:
     """Spreads bytes over time, at most ``rate_bytes_s`` in all."""
 
-    LATE_S = 0.005
+    LATE_S = 0.02
     """A turn that is taken late by less than this loses nothing: timers are no more exact."""
 
     def __init__(self, rate_bytes_s: float) -> None:

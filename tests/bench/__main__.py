@@ -13,11 +13,14 @@ from statistics import median
 
 from rich.console import Console
 
-from tests.bench import large, memory, small
+from tests.bench import large, links, memory, small
 from tests.bench.large import Sample, Samples
 from tests.bench.table import Row, Series, print_table
 
 SMALL_ROUNDS = 3
+
+LINKS = ((100, 20.0), (1000, 12.0))
+"""Rates of links in Mbit/s, and for how many seconds there is footage."""
 
 _MB = 1e6
 _MIB = 1 << 20
@@ -37,6 +40,10 @@ def main() -> None:
         rows += _small_rows(root / "small")
         _progress.print(f"{len(memory.BAYS)} bays of {memory.RECORDING_BYTES} bytes each")
         rows += _memory_rows(root / "memory")
+        rows += _distance_rows(root / "far")
+        for mbit_s, seconds in LINKS:
+            _progress.print(f"a link of {mbit_s} Mbit/s, with footage for {seconds:g} s")
+            rows += _link_rows(root / f"link-{mbit_s}", mbit_s, seconds)
     print_table(
         rows,
         f"{os.cpu_count()} cores, load {load:.1f} at the start, {os.getloadavg()[0]:.1f} at the end; "
@@ -97,6 +104,49 @@ def _memory_rows(root: Path) -> list[Row]:
             "at most 1",
         ),
     ]
+
+
+def _distance_rows(root: Path) -> list[Row]:
+    _progress.print(f"{links.FILES} files over a round trip of {2 * links.DELAY_S * 1000:.0f} ms")
+    one = Series([links.one_by_one_files_s(root / "one")], "files/s")
+    beside = ("one by one", one.middle)
+    rows = [
+        Row("one request after the other, 80 ms away", one),
+        Row(
+            "dock, 80 ms away, docked to ready",
+            Series([links.dock_files_s(root / "dock")], "files/s"),
+            beside,
+            "at least 8",
+        ),
+    ]
+    for name, rclone in _others():
+        rate = links.other_files_s(root / name, rclone=rclone)
+        what = f"{name}, {links.STREAMS} at once, 80 ms away"
+        rows.append(Row(what, Series([rate], "files/s"), beside))
+    return rows
+
+
+def _link_rows(root: Path, mbit_s: int, seconds: float) -> list[Row]:
+    rate_bytes_s = mbit_s * 1e6 / 8
+    share = links.dock_uses(root / "dock", rate_bytes_s, seconds)
+    what = f"of {mbit_s} Mbit/s,"
+    rows = [Row(f"{what} dock with 8 bays", _percent(share), aim="at least 97 %")]
+    for name, rclone in _others():
+        share = links.other_uses(root / name, rate_bytes_s, seconds, rclone=rclone)
+        rows.append(Row(f"{what} {name}, {links.STREAMS} at once", _percent(share)))
+    return rows
+
+
+def _percent(share: float) -> Series:
+    return Series([100 * share], "%")
+
+
+def _others() -> list[tuple[str, bool]]:
+    """Return who is there to be measured beside; the others are left out."""
+    there = {"rclone": links.has_rclone(), "tus-js-client": links.has_tus_js_client()}
+    for name in (name for name, is_there in there.items() if not is_there):
+        _progress.print(f"{name} is not installed, and is left out")
+    return [(name, name == "rclone") for name, is_there in there.items() if is_there]
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
+from tests.bench.network import Network
+
 _LOOK_EVERY_S = 0.1
 _START_WITHIN_S = 30.0
 _STOP_WITHIN_S = 10.0
@@ -91,9 +93,10 @@ def _new_lines(log: TextIO) -> Iterator[str]:
 class Field:
     """A store and a dock with its bays, both running; the wipe is off."""
 
-    def __init__(self, root: Path, store: Logged, dock: Logged) -> None:
+    def __init__(self, root: Path, store: Logged, dock: Logged, network: Network | None) -> None:
         """Build from what runs; use :func:`running_field`."""
         self.store = store
+        self.network = network
         self.dock = dock
         self._root = root
 
@@ -111,22 +114,40 @@ class Field:
 
 
 @contextlib.contextmanager
-def running_field(root: Path, bays: Sequence[str]) -> Iterator[Field]:
-    """Start a store and a dock with empty bays in a folder, and stop them at the end."""
-    for bay in bays:
-        (root / "bays" / bay).mkdir(parents=True)
+def running_store(root: Path) -> Iterator[tuple[Logged, Mapping[str, Any]]]:
+    """Start a store, and stop it at the end; yields it and what it said when it had started."""
+    root.mkdir(parents=True, exist_ok=True)
     store = Logged(
         root / "store.log",
         *("store", "serve", "--data", str(root / "store"), "--listen", "127.0.0.1:0"),
         *("--reserve-mib", "0"),
     )
+    try:
+        yield store, store.wait_for("store.started", _START_WITHIN_S)
+    finally:
+        store.stop()
+
+
+@contextlib.contextmanager
+def running_field(
+    root: Path, bays: Sequence[str], *, limits: Mapping[str, float] | None = None
+) -> Iterator[Field]:
+    """Start a store and a dock with empty bays in a folder, and stop them at the end.
+
+    ``limits`` are those of the network between them: none when there are none.
+    """
+    for bay in bays:
+        (root / "bays" / bay).mkdir(parents=True)
     with contextlib.ExitStack() as stack:
-        stack.callback(store.stop)
-        started = store.wait_for("store.started", _START_WITHIN_S)
+        store, started = stack.enter_context(running_store(root))
+        network = None
+        if limits is not None:
+            network = stack.enter_context(Network.before(started["url"], **limits))
         config = root / "dock.toml"
-        text = _CONFIG.format(url=started["url"], store_id=started["store"])
+        url = network.url if network is not None else started["url"]
+        text = _CONFIG.format(url=url, store_id=started["store"])
         config.write_text(text + "".join(_BAY.format(name=bay) for bay in bays), encoding="utf-8")
         dock = Logged(root / "dock.log", "run", "-c", str(config))
         stack.callback(dock.stop)
         dock.wait_for("daemon.started", _START_WITHIN_S)
-        yield Field(root, store, dock)
+        yield Field(root, store, dock, network)

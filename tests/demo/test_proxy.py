@@ -109,13 +109,13 @@ async def test_leaving_breaks_connections_and_leaves_nothing_behind() -> None:
 
 
 async def test_the_rate_holds_bytes_back() -> None:
-    async with echo_server() as upstream, Proxy(upstream, 20_000_000) as proxy:
+    async with echo_server() as upstream, Proxy(upstream, 8_000_000) as proxy:
         loop = asyncio.get_running_loop()
         begin_s = loop.time()
         await ask(proxy.port, bytes(400_000))
-        # All blocks but the last wait for those before them: at least 334,464 bytes at 20 MB/s, less
+        # All blocks but the last wait for those before them: at least 334,464 bytes at 8 MB/s, less
         # what the first may be late.
-        assert loop.time() - begin_s > 0.016 - Pace.LATE_S
+        assert loop.time() - begin_s > 0.04 - Pace.LATE_S
 
 
 async def test_a_delay_holds_every_byte_back_both_ways() -> None:
@@ -160,10 +160,10 @@ async def test_a_connection_that_stands_still_ends_with_the_proxy(stuck: Directi
 
 def test_the_pace_is_the_rate_and_idle_time_earns_nothing() -> None:
     pace = Pace(1000)
-    assert [pace.reserve(100, now_s=5.0) for _ in range(3)] == pytest.approx([0.0, 0.095, 0.195])
-    assert pace.reserve(100, now_s=5.2) == pytest.approx(0.095)
+    assert [pace.reserve(100, now_s=5.0) for _ in range(3)] == pytest.approx([0.0, 0.08, 0.18])
+    assert pace.reserve(100, now_s=5.2) == pytest.approx(0.08)
     assert pace.reserve(100, now_s=60.0) == 0.0
-    assert pace.reserve(100, now_s=60.0) == pytest.approx(0.095)
+    assert pace.reserve(100, now_s=60.0) == pytest.approx(0.08)
 
 
 def test_turns_taken_a_little_late_lose_nothing() -> None:
@@ -171,4 +171,4 @@ def test_turns_taken_a_little_late_lose_nothing() -> None:
     now_s = 5.0
     for _ in range(1000):
         now_s += pace.reserve(1, now_s) + 0.0009
-    assert now_s == pytest.approx(6.0, abs=0.01)
+    assert now_s == pytest.approx(6.0, abs=0.03)
