@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from collections import deque
 from collections.abc import AsyncIterator
 from copy import copy
 from dataclasses import dataclass
@@ -14,8 +15,11 @@ from dockd.core.model import Container, FileStat, Recording, display_name
 from dockd.evidence.container import ContainerCheck
 from dockd.worker import Worker
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 512 << 10
 """Bytes read at a time: large enough for the card and the hash, small enough to hold several."""
+
+CHUNKS_AHEAD = 3
+"""Reads that wait for the one at hand, so that the thread need not wait for the event loop."""
 
 CHECKPOINT_BYTES = 64 << 20
 """Distance of the points from which reading can go on after a break without starting at zero."""
@@ -83,14 +87,22 @@ class RecordingReader:
             await self._worker.start(partial(self._read, size))
 
     async def chunks(self, end: int) -> AsyncIterator[bytes]:
-        """Yield the bytes from the position to ``end``, reading one chunk ahead."""
+        """Yield the bytes from the position to ``end``, reading ahead."""
         begun = self.position
-        ahead = self._start_reading(begun, end)
-        while ahead is not None:
-            chunk = await ahead
-            begun += len(chunk)
-            ahead = self._start_reading(begun, end)
-            yield chunk
+        ahead: deque[asyncio.Future[bytes]] = deque()
+        try:
+            while ahead or begun < end:
+                while begun < end and len(ahead) < CHUNKS_AHEAD:
+                    size = min(CHUNK_BYTES, end - begun)
+                    reading = self._worker.start(partial(self._read, size))
+                    # After an error nobody asks for the others.
+                    reading.add_done_callback(_take_note)
+                    ahead.append(reading)
+                    begun += size
+                yield await ahead.popleft()
+        finally:
+            for reading in ahead:
+                reading.cancel()
 
     def sha256(self) -> bytes:
         """Return the digest of all bytes up to the position."""
@@ -111,12 +123,6 @@ class RecordingReader:
     def close(self) -> None:
         """Let go of the file, after any read that is still under way; does not wait for it."""
         self._worker.start(self._close)
-
-    def _start_reading(self, begun: int, end: int) -> "asyncio.Future[bytes] | None":
-        if begun >= end:
-            return None
-        size = min(CHUNK_BYTES, end - begun)
-        return self._worker.start(partial(self._read, size))
 
     def _opened(self) -> OpenFile:
         if self._file is None:
@@ -162,6 +168,11 @@ class RecordingReader:
 
     def _name(self) -> str:
         return display_name(self._recording.path)
+
+
+def _take_note(reading: "asyncio.Future[bytes]") -> None:
+    if not reading.cancelled():
+        reading.exception()
 
 
 class BytesSource:
