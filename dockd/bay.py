@@ -34,11 +34,13 @@ from dockd.core.recording import RecordingEvent, compare
 from dockd.core.wipe_gate import WipeRefused
 from dockd.erasing import hear_of_ended, was_erased, wipe
 from dockd.evidence.sidecar import find_sidecars
-from dockd.ingest import Ingest, Services
+from dockd.ingest import ingest
 from dockd.opening import list_once, open_volume
 from dockd.ops import events
+from dockd.recordings import Recordings
 from dockd.scanning import log_skipped, take_in, what_is_hidden
 from dockd.sealing import compose, is_still_held, seal, unseal
+from dockd.services import Services
 from dockd.summary import sum_up
 from dockd.worker import Worker
 
@@ -77,7 +79,7 @@ class Bay:
         self.state = BayState.EMPTY
         self.reason: str | None = None
         self.visit: Visit | None = None
-        self.ingest: Ingest | None = None
+        self.recordings: Recordings | None = None
         self.listing = Listing(())
         self.charger = Charger(name, services, source, worker, may_draw)
         self._services = services
@@ -139,7 +141,7 @@ class Bay:
             return f"waiting: {away} ({away.advice})"
         if self._services.uploader.pace.closed:
             return "waiting: [upload] in the configuration lets nothing be sent at this time"
-        delay = self.ingest.delay if self.ingest is not None else None
+        delay = self.recordings.delay if self.recordings is not None else None
         return f"trying again: {delay}" if delay is not None else None
 
     async def run(self) -> None:
@@ -308,24 +310,24 @@ class Bay:
 
     async def _load(self, visit: Visit) -> None:
         self.visit = visit
-        recordings = await self._services.journal.recordings(visit.visit_id)
-        self.ingest = Ingest(self._services, visit, recordings)
+        known = await self._services.journal.recordings(visit.visit_id)
+        self.recordings = Recordings(self._services, visit, known)
         self._differences = 0
 
     async def _finish_visit(self, verdict: Verdict) -> None:
         """Set the verdict and write the one line that sums the visit up."""
-        visit, ingest = self._current()
+        visit, recordings = self._current()
         if visit.finished_at is None:
-            await self._sum_up(visit, ingest, verdict)
+            await self._sum_up(visit, recordings, verdict)
         for ended in self._ended:
             # Only now: until the verdict stands, a restart has to hear of it again.
             self._worker.start(partial(self._source.acknowledge, ended.visit_id))
         self._ended = ()
 
-    async def _sum_up(self, visit: Visit, ingest: Ingest, verdict: Verdict) -> None:
+    async def _sum_up(self, visit: Visit, recordings: Recordings, verdict: Verdict) -> None:
         now = self._services.clock.now()
         visit = replace(visit, finished_at=now, verdict=verdict)
-        summary = sum_up(visit, ingest, self.listing, now)
+        summary = sum_up(visit, recordings, self.listing, now)
         event = self._custody(visit, "visit.finished", summary)
         await self._surely(lambda: self._services.journal.update_visit(visit, event))
         self.visit = visit
@@ -336,7 +338,7 @@ class Bay:
         ended = replace(visit, ended_at=self._services.clock.now())
         event = self._custody(ended, "visit.ended", {"bay": self.name})
         await self._surely(lambda: self._services.journal.update_visit(ended, event))
-        self.visit = self.ingest = None
+        self.visit = self.recordings = None
         self.listing = Listing(())
 
     async def _close_volume(self) -> None:
@@ -349,9 +351,9 @@ class Bay:
 
     async def _open(self) -> BayEvent:
         presence = self._here()
-        visit, ingest = self._current()
-        for recording in ingest.quarantined:
-            await ingest.move(recording.path, RecordingEvent.TO_DO_AGAIN)
+        visit, recordings = self._current()
+        for recording in recordings.quarantined:
+            await recordings.move(recording.path, RecordingEvent.TO_DO_AGAIN)
         if self._volume is None:
             if await self._worker.start(lambda: self._source.is_half_erased(presence)):
                 self._finishing = True
@@ -366,12 +368,12 @@ class Bay:
         return BayEvent.OPENED
 
     async def _scan(self) -> BayEvent:
-        visit, ingest = self._current()
+        visit, recordings = self._current()
         volume = self._opened()
         while True:
             self.listing = await self._worker.start(volume.list_files)
-            await take_in(self._services, visit, ingest, self.listing)
-            if ingest.waiting:
+            await take_in(self._services, visit, recordings, self.listing)
+            if recordings.waiting:
                 return BayEvent.FOUND_WORK
             if not self.listing.unsettled:
                 break
@@ -380,34 +382,34 @@ class Bay:
             # One that its writer closes counts at once, whatever the time for those that nobody closes.
             await asyncio.sleep(min(max(0.1, cameras.settle_s), cameras.reconcile_s))
         log_skipped(visit, self.listing)
-        if quarantined := ingest.quarantined:
+        if quarantined := recordings.quarantined:
             self.reason = f"{len(quarantined)} recordings set aside: {quarantined[0].reason}"
             return BayEvent.PERSON_NEEDED
         if (hidden := what_is_hidden(self.listing)) is not None:
             self.reason = hidden
             return BayEvent.PERSON_NEEDED
-        if not self.listing.files and not ingest.count(RecordingState.CONFIRMED):
-            erased = was_erased(visit, ingest, self._ended)
+        if not self.listing.files and not recordings.count(RecordingState.CONFIRMED):
+            erased = was_erased(visit, recordings, self._ended)
             return BayEvent.FOUND_ERASED if erased else BayEvent.FOUND_NOTHING
-        if doubtful := await self._worker.start(lambda: ingest.unproved(self.listing)):
-            await ingest.prove_again(doubtful)
+        if doubtful := await self._worker.start(lambda: recordings.unproved(self.listing)):
+            await recordings.prove_again(doubtful)
             return BayEvent.FOUND_WORK
         return BayEvent.ALL_CONFIRMED
 
     async def _take_recordings(self) -> BayEvent:
-        _, ingest = self._current()
-        sidecars = find_sidecars(ingest.recordings)
-        await ingest.run(self._opened(), self._worker, sidecars)
+        visit, recordings = self._current()
+        sidecars = find_sidecars(recordings.by_path)
+        await ingest(self._services, visit, recordings, self._opened(), self._worker, sidecars)
         return BayEvent.ROUND_DONE
 
     async def _seal(self) -> BayEvent:
-        visit, ingest = self._current()
-        recordings = list(ingest.recordings.values())
-        self.visit = await compose(self._services, visit, recordings, self.listing.skipped)
+        visit, recordings = self._current()
+        listed = list(recordings.by_path.values())
+        self.visit = await compose(self._services, visit, listed, self.listing.skipped)
         try:
             self.visit = await seal(self._services, self.visit)
         except ReceiptRejectedError:
-            if await ingest.ask_again():
+            if await recordings.ask_again():
                 return BayEvent.SEAL_REFUSED
             raise
         return BayEvent.SEALED
@@ -425,18 +427,18 @@ class Bay:
 
     async def _end_hold(self) -> BayEvent:
         """Allow the wipe, unless the store has lost what it signed for: only the camera has it now."""
-        visit, ingest = self._current()
+        visit, recordings = self._current()
         self.reason = None
         if await is_still_held(self._services, visit):
             return BayEvent.HOLD_OVER
         self.visit = await unseal(self._services, visit)
-        await ingest.ask_again()
+        await recordings.ask_again()
         return BayEvent.SEAL_BROKEN
 
     async def _wipe(self) -> BayEvent:
-        visit, ingest = self._current()
+        visit, recordings = self._current()
         outcome = await wipe(
-            self._services, self._source, self._worker, self._here(), visit, ingest
+            self._services, self._source, self._worker, self._here(), visit, recordings
         )
         if isinstance(outcome, WipeRefused):
             self.reason = f"not erased: {outcome.reasons[0]}"
@@ -455,7 +457,7 @@ class Bay:
 
     async def _watch(self) -> BayEvent:
         """Look whether footage arrives on a ready camera, where the source allows it."""
-        _, ingest = self._current()
+        _, recordings = self._current()
         presence = self._here()
         while True:
             await asyncio.sleep(self._services.config().cameras.reconcile_s)
@@ -466,7 +468,7 @@ class Bay:
             except CameraError as error:
                 self._explain(error)
                 continue
-            found = compare(listing, ingest.recordings.values())
+            found = compare(listing, recordings.by_path.values())
             if found.new or found.changed:
                 return BayEvent.FOOTAGE_FOUND
 
@@ -481,10 +483,10 @@ class Bay:
             raise CameraGoneError(f"bay {self.name} is empty")
         return self._presence
 
-    def _current(self) -> tuple[Visit, Ingest]:
-        if self.visit is None or self.ingest is None:
+    def _current(self) -> tuple[Visit, Recordings]:
+        if self.visit is None or self.recordings is None:
             raise CameraGoneError(f"bay {self.name} has no visit")
-        return self.visit, self.ingest
+        return self.visit, self.recordings
 
     def _opened(self) -> Volume:
         if self._volume is None:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dockd.core.charging import LONGEST_TURN_S, Demand, is_charged
 from dockd.core.interfaces import CameraSource
 from dockd.core.model import ChargeStatus, Power, Presence
-from dockd.ingest import Services
 from dockd.ops import events
+from dockd.services import Services
 from dockd.worker import Worker
 
 CHARGE_POLL_S = 5.0

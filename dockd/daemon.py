@@ -33,7 +33,6 @@ from dockd.dock import Dock
 from dockd.evidence.custody import seal
 from dockd.evidence.keys import VerifyingKey, load_or_create_key, load_verifying_key
 from dockd.evidence.receipts import ReceiptVerifier
-from dockd.ingest import Services
 from dockd.journal.durable import DirectoryLock, remove_leftovers
 from dockd.journal.journal import SqliteJournal
 from dockd.ops import events, notify
@@ -41,6 +40,7 @@ from dockd.ops.logs import configure_logs
 from dockd.ops.status import Handler, StatusServer
 from dockd.renewal import Renewal
 from dockd.send_now import send_now
+from dockd.services import Services
 from dockd.status import dock_status
 from dockd.target.connection import Connection
 from dockd.target.pace import Pace, limit_by

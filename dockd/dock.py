@@ -10,9 +10,9 @@ from dockd.core.charging import share_power
 from dockd.core.interfaces import CameraSource
 from dockd.core.lifecycle import BayState
 from dockd.core.model import Presence
-from dockd.ingest import Services
 from dockd.ops import events
 from dockd.recheck import recheck_for_ever
+from dockd.services import Services
 from dockd.status import dock_status, outlook
 from dockd.worker import BayThread, Worker
 

@@ -15,8 +15,9 @@ from dockd.core.model import (
     WipeRequest,
 )
 from dockd.core.wipe_gate import WipeRefused
-from dockd.ingest import Ingest, Services
 from dockd.ops import events
+from dockd.recordings import Recordings
+from dockd.services import Services
 from dockd.worker import Worker
 
 MAX_REASONS = 20
@@ -29,7 +30,7 @@ async def wipe(
     worker: Worker,
     presence: Presence,
     visit: Visit,
-    ingest: Ingest,
+    recordings: Recordings,
 ) -> WipeReport | WipeRefused:
     """Have the camera read afresh and erased if the gate permits it.
 
@@ -48,7 +49,7 @@ async def wipe(
         services.verifier.statements,
     )
     await services.journal.add_custody(
-        _event(visit, "wipe.started", {"recordings": len(ingest.recordings)})
+        _event(visit, "wipe.started", {"recordings": len(recordings.by_path)})
     )
     stop = threading.Event()
     try:
@@ -56,9 +57,9 @@ async def wipe(
     finally:
         stop.set()
     if isinstance(outcome, WipeRefused):
-        await _keep_refusal(services, visit, ingest, outcome)
+        await _keep_refusal(services, visit, recordings, outcome)
     else:
-        await _keep_report(services, visit, ingest, outcome)
+        await _keep_report(services, visit, recordings, outcome)
     if isinstance(outcome, WipeReport) and outcome.verified:
         await worker.start(lambda: source.acknowledge(visit.visit_id))
     return outcome
@@ -78,10 +79,10 @@ async def hear_of_ended(
     return [one for one in ended if one.camera_id == visit.camera.camera_id]
 
 
-def was_erased(visit: Visit, ingest: Ingest, ended: Sequence[EndedWipe]) -> bool:
+def was_erased(visit: Visit, recordings: Recordings, ended: Sequence[EndedWipe]) -> bool:
     """Whether an empty camera is empty because a wipe came to its end in this visit."""
     meanwhile = any(one.report.finished_at >= visit.started_at for one in ended)
-    return meanwhile or ingest.count(RecordingState.ERASED) > 0
+    return meanwhile or recordings.count(RecordingState.ERASED) > 0
 
 
 async def _keep_ended(services: Services, bay: str, ended: EndedWipe) -> None:
@@ -96,12 +97,12 @@ async def _keep_ended(services: Services, bay: str, ended: EndedWipe) -> None:
 
 
 async def _keep_report(
-    services: Services, visit: Visit, ingest: Ingest, report: WipeReport
+    services: Services, visit: Visit, recordings: Recordings, report: WipeReport
 ) -> None:
-    confirmed = ingest.count(RecordingState.CONFIRMED)
+    confirmed = recordings.count(RecordingState.CONFIRMED)
     event = _event(visit, "wipe.done", _details(report, confirmed))
     if report.verified:
-        await ingest.all_erased(event)
+        await recordings.all_erased(event)
     else:
         await services.journal.add_custody(event)
     events.WIPE_DONE.log(**_about(visit), **_facts(report))
@@ -129,13 +130,13 @@ def _details(report: WipeReport, recordings: int) -> dict[str, object]:
 
 
 async def _keep_refusal(
-    services: Services, visit: Visit, ingest: Ingest, refused: WipeRefused
+    services: Services, visit: Visit, recordings: Recordings, refused: WipeRefused
 ) -> None:
     reasons = [str(reason) for reason in refused.reasons[:MAX_REASONS]]
     await services.journal.add_custody(_event(visit, "wipe.refused", {"reasons": reasons}))
     events.WIPE_REFUSED.log(**_about(visit), count=len(refused.reasons), reasons=reasons)
     for path in refused.differing_paths:
-        await ingest.changed_unseen(path)
+        await recordings.changed_unseen(path)
 
 
 def _about(visit: Visit) -> dict[str, object]:

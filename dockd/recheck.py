@@ -10,9 +10,9 @@ import random
 from dataclasses import replace
 
 from dockd.core.model import CustodyEvent, Visit
-from dockd.ingest import Services
 from dockd.ops import events
 from dockd.sealing import is_of_this_store, is_still_held
+from dockd.services import Services
 
 LONGEST_PAUSE_S = 2 * 3600.0
 """Between two looks; an hour on average, at a time of each dock's own."""

@@ -13,8 +13,9 @@ from dockd.core.model import (
     display_name,
 )
 from dockd.core.recording import Differences, RecordingEvent, after, carry_over, compare
-from dockd.ingest import Ingest, Services
 from dockd.ops import events
+from dockd.recordings import Recordings
+from dockd.services import Services
 
 _ADVICE = {
     SkipReason.UNREADABLE: "the card may be damaged; keep it, and recover by hand what is behind that",
@@ -28,17 +29,19 @@ MAX_SKIPPED_LOGGED = 100
 """Skipped entries named in the log for one listing; the manifest names them all."""
 
 
-async def take_in(services: Services, visit: Visit, ingest: Ingest, listing: Listing) -> None:
-    """Bring the visit's recordings up to date with a listing, in the journal and in ``ingest``.
+async def take_in(
+    services: Services, visit: Visit, recordings: Recordings, listing: Listing
+) -> None:
+    """Bring the visit's recordings up to date with a listing, in the journal and in ``recordings``.
 
     Files that may still be being written are left for a later listing.
     """
-    found = compare(listing, ingest.recordings.values())
+    found = compare(listing, recordings.by_path.values())
     new = [file for file in found.new if file.path not in listing.unsettled]
     changed = [
         file
         for file in found.changed
-        if file.path not in listing.unsettled and not _set_aside(ingest.recordings[file.path])
+        if file.path not in listing.unsettled and not _set_aside(recordings.by_path[file.path])
     ]
     if not (new or changed or found.vanished):
         return
@@ -49,7 +52,7 @@ async def take_in(services: Services, visit: Visit, ingest: Ingest, listing: Lis
         flagged = recording.flagged or file.path in listing.flagged
         moved.append(replace(recording, flagged=flagged))
     for file in changed:
-        known = ingest.recordings[file.path]
+        known = recordings.by_path[file.path]
         moved.append(
             replace(
                 Recording(visit.visit_id, file.path, file.stat.size_bytes, file.stat.mtime_ns),
@@ -60,13 +63,13 @@ async def take_in(services: Services, visit: Visit, ingest: Ingest, listing: Lis
             )
         )
     for path in found.vanished:
-        known = ingest.recordings[path]
+        known = recordings.by_path[path]
         moved.append(replace(known, state=after(known.state, RecordingEvent.FILE_GONE)))
     await services.journal.put_recordings(
         moved,
         _listed(services, visit, listing, Differences(tuple(new), tuple(changed), found.vanished)),
     )
-    ingest.recordings.update((recording.path, recording) for recording in moved)
+    recordings.by_path.update((recording.path, recording) for recording in moved)
 
 
 def _set_aside(recording: Recording) -> bool:

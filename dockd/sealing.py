@@ -25,9 +25,9 @@ from dockd.core.model import (
 )
 from dockd.evidence.manifests import read_manifest, sign_manifest
 from dockd.evidence.receipts import prove
-from dockd.ingest import Services
 from dockd.ops import events
 from dockd.reader import BytesSource
+from dockd.services import Services
 
 
 def manifest_entries(recordings: Iterable[Recording]) -> tuple[ManifestEntry, ...]:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from dockd.bay import Bay
 from dockd.core.model import display_name
-from dockd.ingest import Ingest
 from dockd.ops import events
+from dockd.recordings import Recordings
 
 MAX_SHOWN = 20
 
@@ -19,7 +19,7 @@ MAX_SHOWN = 20
 @dataclass(frozen=True, slots=True)
 class _Match:
     bay: Bay
-    ingest: Ingest
+    recordings: Recordings
     camera: str
     visit: str
     path: bytes | None
@@ -42,7 +42,7 @@ def send_now(bays: Iterable[Bay], what: str) -> dict[str, object]:
         names = sorted(match.name for match in matches)
         return _answer(what, None, None, 0, names)
     (match,) = matches
-    waiting = match.ingest.hurry(None if match.path is None else {match.path})
+    waiting = match.recordings.hurry(None if match.path is None else {match.path})
     events.UPLOAD_SEND_NOW.log(
         bay=match.bay.name,
         camera=match.camera,
@@ -69,17 +69,17 @@ def _answer(
 
 def _cameras(bays: Iterable[Bay], what: str) -> Iterator[_Match]:
     for bay in bays:
-        if bay.visit is not None and bay.ingest is not None:
+        if bay.visit is not None and bay.recordings is not None:
             camera = bay.visit.camera.camera_id
             if what in (camera, display_name(camera.encode())):
-                yield _Match(bay, bay.ingest, camera, bay.visit.visit_id, None)
+                yield _Match(bay, bay.recordings, camera, bay.visit.visit_id, None)
 
 
 def _recordings(bays: Iterable[Bay], what: str) -> Iterator[_Match]:
     for bay in bays:
-        if bay.visit is not None and bay.ingest is not None:
+        if bay.visit is not None and bay.recordings is not None:
             camera = bay.visit.camera.camera_id
-            for path in bay.ingest.recordings:
+            for path in bay.recordings.by_path:
                 name = f"{camera}/{display_name(path)}"
                 if name == what or name.endswith(f"/{what}"):
-                    yield _Match(bay, bay.ingest, camera, bay.visit.visit_id, path)
+                    yield _Match(bay, bay.recordings, camera, bay.visit.visit_id, path)

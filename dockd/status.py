@@ -9,7 +9,7 @@ from dockd.bay import Bay
 from dockd.core.estimate import seconds_left
 from dockd.core.model import RecordingState, display_name
 from dockd.core.timetable import BYTES_S_PER_MBIT_S
-from dockd.ingest import Services
+from dockd.services import Services
 
 MAX_SHOWN = 20
 """Recordings named in the answer for one bay; the counts are of all."""
@@ -32,7 +32,7 @@ def outlook(services: Services, bays: Iterable[Bay]) -> Outlook:
     left = {
         bay.name: size
         for bay in bays
-        if bay.ingest is not None and (size := bay.ingest.bytes_left) > 0
+        if bay.recordings is not None and (size := bay.recordings.bytes_left) > 0
     }
     measured = pace.throughput
     known = measured if services.uploader.away is None else None
@@ -87,7 +87,7 @@ def _whole(seconds: float | None) -> int | None:
 
 
 def _bay_status(bay: Bay) -> dict[str, object]:
-    visit, ingest, demand = bay.visit, bay.ingest, bay.demand
+    visit, recordings, demand = bay.visit, bay.recordings, bay.demand
     answer: dict[str, object] = {
         "bay": bay.name,
         "state": bay.state.value,
@@ -101,15 +101,15 @@ def _bay_status(bay: Bay) -> dict[str, object]:
         "draw_ma": demand.draw_ma if demand and not bay.charger.waiting else 0,
         "battery_percent": bay.charger.status.battery_percent,
     }
-    if ingest is None:
+    if recordings is None:
         return answer
     return answer | {
-        "recordings": {state.value: ingest.count(state) for state in RecordingState},
-        "bytes": ingest.size_bytes,
-        "bytes_sent": ingest.sent_bytes,
-        "bytes_left": ingest.bytes_left,
+        "recordings": {state.value: recordings.count(state) for state in RecordingState},
+        "bytes": recordings.size_bytes,
+        "bytes_sent": recordings.sent_bytes,
+        "bytes_left": recordings.bytes_left,
         "quarantined": [
             {"recording": display_name(item.path), "reason": item.reason}
-            for item in ingest.quarantined[:MAX_SHOWN]
+            for item in recordings.quarantined[:MAX_SHOWN]
         ],
     }

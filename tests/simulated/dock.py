@@ -40,8 +40,8 @@ from dockd.dock import Dock
 from dockd.evidence.custody import seal
 from dockd.evidence.keys import SigningKey
 from dockd.evidence.receipts import ReceiptVerifier
-from dockd.ingest import Services
 from dockd.journal.journal import SqliteJournal
+from dockd.services import Services
 from dockd.target.pace import Pace, limit_by
 from dockd.target.readback import ReadbackTarget
 from dockd.target.uploader import Uploader

@@ -84,7 +84,7 @@ async def test_a_camera_that_was_pulled_and_comes_back_has_not_forgotten_what_wa
         dock.store.lose_bytes(upload.url, len(upload.data))
         dock.source.plug("1", camera)
         await dock.until_state("1", BayState.READY)
-        recording = dock.bay().ingest.recordings[PATH]  # type: ignore[union-attr]
+        recording = dock.bay().recordings.by_path[PATH]  # type: ignore[union-attr]
         assert recording.resent_bytes > 1_000_000
 
 

@@ -66,7 +66,7 @@ async def test_hours_in_which_nothing_is_sent_cost_time_and_nothing_else() -> No
         assert "lets nothing be sent at this time" in dock.bay().explanation  # type: ignore[operator]
         await dock.until_state("1", BayState.READY)
         assert dock.clock.monotonic_s() < 7300
-        (recording,) = dock.bay().ingest.recordings.values()  # type: ignore[union-attr]
+        (recording,) = dock.bay().recordings.by_path.values()  # type: ignore[union-attr]
         assert recording.attempts == 1
         assert recording.resent_bytes < 20_000
         assert len(dock.store.held(UploadKind.RECORDING)) == 1
@@ -125,7 +125,7 @@ async def test_the_time_left_is_told_as_it_turns_out() -> None:
 
         def note_when_sent() -> bool:
             for name, bay in dock.dock.bays.items():
-                if bay.ingest is None or not bay.ingest.bytes_left:
+                if bay.recordings is None or not bay.recordings.bytes_left:
                     done.setdefault(name, asyncio.get_running_loop().time())
             return len(done) == 3
 

@@ -190,7 +190,7 @@ async def test_a_recording_that_the_store_refuses_is_set_aside_and_stops_the_wip
         camera = body_camera("cam-1", 10, 9_000, 20)
         dock.source.plug("1", camera)
         await dock.until_state("1", BayState.ATTENTION)
-        states = {r.path[-8:-4]: r.state for r in dock.bay().ingest.recordings.values()}  # type: ignore[union-attr]
+        states = {r.path[-8:-4]: r.state for r in dock.bay().recordings.by_path.values()}  # type: ignore[union-attr]
         assert states[b"0002"] is RecordingState.QUARANTINED
         assert states[b"0001"] is states[b"0003"] is RecordingState.CONFIRMED
         assert "413 too large" in (dock.bay().reason or "")
@@ -210,7 +210,7 @@ async def test_an_unreadable_recording_stops_the_wipe_and_not_the_others() -> No
         assert len(dock.store.held()) == 2
         assert len(camera.files) == 3
         assert "Input/output error" in (dock.bay().reason or "")
-        assert dock.bay().ingest.quarantined[0].path == b"DCIM/BAD.MP4"  # type: ignore[union-attr]
+        assert dock.bay().recordings.quarantined[0].path == b"DCIM/BAD.MP4"  # type: ignore[union-attr]
 
 
 @virtual_time
@@ -281,7 +281,7 @@ def test_a_recording_that_changes_while_it_is_read_is_read_again(size_bytes: int
             await dock.until_state("1", BayState.READY)
             manifest = dock.bay().visit.manifest_receipt  # type: ignore[union-attr]
             assert manifest is not None
-            recording = dock.bay().ingest.recordings[b"a.mp4"]  # type: ignore[union-attr]
+            recording = dock.bay().recordings.by_path[b"a.mp4"]  # type: ignore[union-attr]
             assert dock.store.objects[recording.sha256 or ""] == b"new" * 2_000
 
     run()
@@ -426,7 +426,7 @@ def test_a_camera_pulled_in_mid_upload_goes_on_where_it_was(hours: int) -> None:
             await dock.until_state("1", BayState.READY)
             assert {spec.path: data for spec, data in dock.store.held()} == docked
             assert dock.store.requests.count("create") == 2
-            assert dock.bay().ingest.recordings[b"DCIM/MOV_0001.MP4"].resent_bytes == 0  # type: ignore[union-attr]
+            assert dock.bay().recordings.by_path[b"DCIM/MOV_0001.MP4"].resent_bytes == 0  # type: ignore[union-attr]
 
     run()
 
