@@ -167,6 +167,9 @@ class Uploader:
         self._small_bytes = small_bytes
         self._last_chunk_bytes = last_chunk_bytes
         self._properties: TargetProperties | None = None
+        self._one_asks = asyncio.Lock()
+        self._asking = Patience(rules, rng)
+        self._ask_at_s = 0.0
         self._most_bytes: int | None = None
         self._away_since_s: float | None = None
         self.away: TargetError | None = None
@@ -256,8 +259,7 @@ class Uploader:
 
     async def _send_all(self, transfer: _Transfer) -> Sent:
         transfer.patience.begin_attempt()
-        if self._properties is None:
-            self._properties = await self._target.discover()
+        await self._discover()
         receipt = await self._locate(transfer)
         if receipt is None and transfer.acknowledged < transfer.spec.size_bytes:
             receipt = await self._stream(transfer)
@@ -269,6 +271,26 @@ class Uploader:
             attempts=transfer.tally.attempts,
             resent_bytes=transfer.tally.resent_bytes,
         )
+
+    async def _discover(self) -> TargetProperties:
+        """Return what the target can do, asking it first after a start and after it was away.
+
+        One recording asks for all, so that a target that is away hears of each dock but now and then,
+        however much waits there.
+        """
+        async with self._one_asks:
+            if self._properties is not None:
+                return self._properties
+            loop = asyncio.get_running_loop()
+            await asyncio.sleep(self._ask_at_s - loop.time())
+            try:
+                self._properties = await self._target.discover()
+            except TargetError as error:
+                self._asking.failed(error)
+                self._ask_at_s = loop.time() + self._asking.pause_s(error)
+                raise
+            self._asking, self._ask_at_s = Patience(self._rules, self._rng), 0.0
+            return self._properties
 
     async def _locate(self, transfer: _Transfer) -> str | None:
         """Find the upload, or create it; return its receipt if the target already has all of it."""
@@ -379,10 +401,10 @@ class Uploader:
         self._most_bytes = min(most, self._most_bytes or most)
 
     async def _ask_for_receipt(self, url: str) -> str | ReceiptPending:
+        properties = await self._discover()
         try:
             answer = await self._target.receipt(url)
         except UploadGoneError as error:
-            properties = self._properties or await self._target.discover()
             if properties.receipts:
                 raise
             raise TargetRefusedError(
