@@ -1,6 +1,7 @@
 """The guest's journal as it arrives on the host, and waiting for what it must say."""
 
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -47,11 +48,11 @@ class Journal:
     def wait_event(
         self, name: str, *, since: int = 0, within_s: float = 120.0, **wanted: object
     ) -> Entry:
-        """Wait for an event whose keys have these values, and return it."""
+        """Wait for an event whose keys have these values, or fit these patterns, and return it."""
         deadline = time.monotonic() + within_s
         while True:
             for event in self.events(since):
-                if event["event"] == name and wanted.items() <= event.items():
+                if event["event"] == name and _fits(event, wanted):
                     return event
             if time.monotonic() > deadline:
                 raise NotSeenError(f"no {name} {wanted} within {within_s:.0f} s")
@@ -67,3 +68,13 @@ class Journal:
                     yield json.loads(line)
                 except ValueError:
                     continue  # cut off: by a power cut, or because it is still being written
+
+
+def _fits(event: Entry, wanted: Mapping[str, object]) -> bool:
+    return all(
+        key in event
+        and (
+            value.search(str(event[key])) if isinstance(value, re.Pattern) else event[key] == value
+        )
+        for key, value in wanted.items()
+    )
