@@ -60,16 +60,16 @@ async def test_a_wait_of_our_own_is_no_stall(tmp_path: Path) -> None:
     limits: list[float | None] = [4000]
     async with (
         Store.running(tmp_path / "store", settings=settings) as store,
-        TusTarget(store.url, stall_timeout_s=0.2) as target,
+        TusTarget(store.url, stall_timeout_s=1.0) as target,
     ):
         uploader = Uploader(target, rng=random.Random(1), pace=Pace(lambda: limits[0]))
         with logged() as lines:
-            await send(uploader, 1, 2500)
+            await send(uploader, 1, 6000)
             limits[0] = BYTES_S
             sending = asyncio.create_task(send(uploader, 2))
             await asyncio.sleep(0.1)
             limits[0] = 0
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(1.5)
             assert not sending.done()
             limits[0] = None
             await sending

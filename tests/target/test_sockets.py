@@ -323,3 +323,22 @@ async def test_success_before_all_was_sent_is_a_lie() -> None:
     async with target_at(serve) as (target, url):
         with pytest.raises(ProtocolViolationError):
             await target.append(url, 0, MANY_BYTES, chunks(MANY_BYTES))
+
+
+async def test_an_upload_that_exists_is_found_before_its_body_was_sent() -> None:
+    """A small recording is created again after a break: the store knows it, and reads no body."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await head_of(reader)
+        writer.write(b"HTTP/1.1 204 No Content\r\nTus-Version: 1.0.0\r\n")
+        writer.write(b"Tus-Extension: creation,creation-with-upload\r\n\r\n")
+        await head_of(reader)
+        writer.write(b"HTTP/1.1 201 Created\r\nLocation: /files/1\r\nUpload-Offset: 1024\r\n")
+        writer.write(b"Content-Length: 0\r\n\r\n")
+        await reader.read()
+
+    data = bytes(MANY_BYTES)
+    async with target_at(serve) as (target, url):
+        await target.discover()
+        created = await target.create(spec_of(data), data, hashlib.sha256(data).digest())
+    assert created == Created(url, 1024)
