@@ -23,9 +23,9 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# A booted Debian in QEMU, with USB hot-plug; says which packages it needs.
+# Debian in QEMU with USB hot-plug, booted twice side by side; says which packages it needs.
 e2e: $(VENV)/.dev deb
-	$(BIN)/pytest tests/e2e --timeout 1200
+	$(BIN)/pytest tests/e2e -n 2 --dist worksteal --timeout 1200 --durations 15
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.bench

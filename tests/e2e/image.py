@@ -4,12 +4,14 @@ It takes a minute or two and is kept outside the repository, under a name that i
 that goes into it. Packages come from where this machine's own apt gets them.
 """
 
+import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,13 +91,25 @@ def system_image() -> SystemImage:
     check_tools()
     folder = cache_folder() / _digest_of_recipe()
     image = SystemImage(folder / "vmlinuz", folder / "initrd", folder / "disk.qcow2")
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="making-", dir=folder.parent) as temporary:
-            _make(Path(temporary))
-            made = Path(temporary) / "made"
-            made.rename(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _one_at_a_time(folder.parent):
+        if not folder.exists():
+            with tempfile.TemporaryDirectory(prefix="making-", dir=folder.parent) as temporary:
+                _make(Path(temporary))
+                made = Path(temporary) / "made"
+                made.rename(folder)
     return image
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Keep the processes of a run from making the same image side by side."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _digest_of_recipe() -> str:
