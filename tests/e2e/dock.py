@@ -86,12 +86,12 @@ class Dock:
             "dockd bays rules > /etc/udev/rules.d/60-dockd.rules && udevadm control --reload"
         )
 
-    def configure(self, *, wipe: str = WIPE, hold_s: float = HOLD_S) -> None:
-        """Write the daemon's configuration and start it anew."""
-        text = self._fill(_CONFIG, wipe=wipe, hold_s=hold_s) + _bays()
+    def configure(self, *, wipe: str = WIPE, hold_s: float = HOLD_S, more: str = "") -> None:
+        """Write the daemon's configuration, with more tables if wanted, and start it anew."""
+        text = self._fill(_CONFIG, wipe=wipe, hold_s=hold_s) + more + _bays()
         self.machine.send({"/etc/dockd/dockd.toml": text.encode()})
         self.machine.check("systemctl daemon-reload && systemctl restart dockd", timeout_s=180)
-        self._as_usual = (wipe, hold_s) == (WIPE, HOLD_S)
+        self._as_usual = (wipe, hold_s, more) == (WIPE, HOLD_S, "")
 
     def configure_as_usual(self) -> None:
         """Undo what a test has configured, if one has."""
