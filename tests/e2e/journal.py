@@ -45,6 +45,15 @@ class Journal:
             for entry in self._entries(since)
         )
 
+    def has(self, words: str, *, since: int, within_s: float) -> bool:
+        """Whether a line with these words comes in time."""
+        deadline = time.monotonic() + within_s
+        while words not in self.text(since):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_LOOK_EVERY_S)
+        return True
+
     def wait_event(
         self, name: str, *, since: int = 0, within_s: float = 120.0, **wanted: object
     ) -> Entry:

@@ -33,6 +33,7 @@ HUB_PORTS = tuple(f"1.{number}" for number in range(1, 9))
 _COMMAND_WITHIN_S = 120.0
 _LOOK_EVERY_S = 0.1
 _START_WITHIN_S = 20.0
+_JOURNAL_WITHIN_S, _JOURNAL_TRIES = 15.0, 4
 
 
 class MachineError(Exception):
@@ -73,8 +74,16 @@ class Machine:
         self._agent_lines = self._agent.makefile("rb")
 
     def wait_booted(self) -> None:
-        """Wait until a machine that was switched on runs commands."""
+        """Wait until a machine that was switched on runs commands, and its journal arrives here."""
         self.run("systemctl is-system-running --wait", timeout_s=BOOT_WITHIN_S)
+        for _ in range(_JOURNAL_TRIES):
+            since, words = self.journal.mark(), f"booted-{next(self._numbers)}"
+            self.check(f"systemd-cat --identifier=e2e echo {words}")
+            if self.journal.has(words, since=since, within_s=_JOURNAL_WITHIN_S):
+                return
+            # Its reader may have begun with files that journald was just putting aside.
+            self.check("systemctl restart e2e-journal")
+        raise MachineError("the guest's journal does not arrive")
 
     def cut_power(self) -> None:
         """Switch off at once, as when the power fails: what the guest had not written out is lost."""
