@@ -47,7 +47,7 @@ MIGRATIONS = (
 class EnrolmentRefusedError(StoreError):
     """A dock is not enrolled; the message says why to whoever asks."""
 
-    advice = "Make a new token with: dockd store token"
+    advice = "Make a new token with dockd store token."
 
 
 @dataclass(frozen=True, slots=True)
