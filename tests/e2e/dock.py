@@ -83,7 +83,7 @@ class Dock:
         )
         self.configure()
         self.machine.check(
-            "dockd bays rules > /etc/udev/rules.d/60-dockd.rules && udevadm control --reload"
+            "dockd bays rules > /etc/udev/rules.d/60-dockd.rules && udevadm control --reload && sync"
         )
 
     def configure(self, *, wipe: str = WIPE, hold_s: float = HOLD_S, more: str = "") -> None:

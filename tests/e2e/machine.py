@@ -144,7 +144,8 @@ class Machine:
             tar.write(archive({path.lstrip("/"): data for path, data in files.items()}, mode))
             tar.flush()
             with self.attached(Path(tar.name), read_only=True) as device:
-                self.check(f"tar -C / --no-overwrite-dir -xf {device}")
+                # Set-up is not what a power cut is to hit.
+                self.check(f"tar -C / --no-overwrite-dir -xf {device} && sync")
 
     @contextmanager
     def attached(self, image: Path, *, read_only: bool) -> Iterator[str]:
