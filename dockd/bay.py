@@ -34,7 +34,7 @@ from dockd.core.recording import RecordingEvent, compare
 from dockd.core.wipe_gate import WipeRefused
 from dockd.erasing import hear_of_ended, was_erased, wipe
 from dockd.evidence.sidecar import find_sidecars
-from dockd.ingest import ingest
+from dockd.ingest import Ingest
 from dockd.opening import list_once, open_volume
 from dockd.ops import events
 from dockd.recordings import Recordings
@@ -399,7 +399,8 @@ class Bay:
     async def _take_recordings(self) -> BayEvent:
         visit, recordings = self._current()
         sidecars = find_sidecars(recordings.by_path)
-        await ingest(self._services, visit, recordings, self._opened(), self._worker, sidecars)
+        volume = self._opened()
+        await Ingest(self._services, visit, recordings, volume, self._worker, sidecars).run()
         return BayEvent.ROUND_DONE
 
     async def _seal(self) -> BayEvent:

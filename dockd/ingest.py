@@ -43,31 +43,8 @@ MAX_READINGS = 3
 MAX_SIDECAR_BYTES = 4096
 
 
-async def ingest(
-    services: Services,
-    visit: Visit,
-    recordings: Recordings,
-    volume: Volume,
-    worker: Worker,
-    sidecars: Mapping[bytes, Sidecar],
-) -> None:
-    """Take every open recording as far as it goes now; each ends confirmed, set aside, or open.
-
-    Raises CameraGoneError and JournalError; every other trouble stays with its recording.
-    """
-    this_round = _Round(services, visit, recordings, volume, worker, sidecars)
-    await services.dispatcher.run(
-        visit.bay, recordings.waiting, send=this_round.send, confirm=this_round.confirm
-    )
-    if this_round.unreadable:
-        # A camera that is pulled gives read errors before it is seen to be gone: no fault of its own.
-        await asyncio.sleep(services.config().cameras.noticed_s)
-    for path, error in this_round.unreadable.items():
-        await recordings.set_aside(path, error)
-
-
-class _Round:
-    """One pass over what waits, with the camera open."""
+class Ingest:
+    """One pass over the recordings of a visit that wait, with the camera open."""
 
     def __init__(
         self,
@@ -78,7 +55,7 @@ class _Round:
         worker: Worker,
         sidecars: Mapping[bytes, Sidecar],
     ) -> None:
-        self.unreadable: dict[bytes, CameraUnreadableError] = {}
+        """Build; ``sidecars`` are the camera's own checksum files, by the recording they are about."""
         self._services = services
         self._visit = visit
         self._recordings = recordings
@@ -86,8 +63,23 @@ class _Round:
         self._worker = worker
         self._sidecars = sidecars
         self._unproved: dict[bytes, Sent] = {}
+        self._unreadable: dict[bytes, CameraUnreadableError] = {}
 
-    async def send(self, path: bytes) -> bool:
+    async def run(self) -> None:
+        """Take every open recording as far as it goes now; each ends confirmed, set aside, or open.
+
+        Raises CameraGoneError and JournalError; every other trouble stays with its recording.
+        """
+        await self._services.dispatcher.run(
+            self._visit.bay, self._recordings.waiting, send=self._send, confirm=self._confirm
+        )
+        if self._unreadable:
+            # A camera that is pulled gives read errors before it is seen to be gone: no fault of its own.
+            await asyncio.sleep(self._services.config().cameras.noticed_s)
+        for path, error in self._unreadable.items():
+            await self._recordings.set_aside(path, error)
+
+    async def _send(self, path: bytes) -> bool:
         """Send a recording up to its last byte, holding one of the dock's streams.
 
         Return whether there is something to confirm.
@@ -107,7 +99,7 @@ class _Round:
         except (CameraGoneError, JournalError):
             raise
         except CameraUnreadableError as error:
-            self.unreadable[path] = error
+            self._unreadable[path] = error
             return False
         except DockdError as error:
             await self._recordings.set_aside(path, error)
@@ -235,7 +227,7 @@ class _Round:
             )
         return mismatch
 
-    async def confirm(self, path: bytes) -> None:
+    async def _confirm(self, path: bytes) -> None:
         """Have a recording proved that the store has all of, holding no stream."""
         try:
             await self._prove(path)
