@@ -9,6 +9,9 @@ from tests.e2e.dock import BAYS, Dock
 REQUESTS_PER_S = 5
 """So slow a card takes seconds for the shortest way of erasing, and a minute for the longest."""
 
+READ_FOR_SECONDS = 200_000
+"""Bytes a second of a card that is still being read when it is made that slow."""
+
 
 def test_power_cut_with_cameras_at_every_stage_of_their_visits(dock: Dock, tmp_path: Path) -> None:
     """INV-3: nothing is lost, nothing sent twice, and a camera docked in the dark is taken in as well."""
@@ -48,7 +51,7 @@ def test_power_cuts_in_every_kind_of_wipe(dock: Dock, tmp_path: Path) -> None:
     since = dock.mark()
     # In this order, because the methods take the longer the later they come above.
     for bay, camera in (("3", overwritten), ("2", formatted), ("1", deleted)):
-        plugged = dock.plug(camera, bay)
+        plugged = dock.plug(camera, bay, bytes_per_s=READ_FOR_SECONDS)
         dock.wait_state("ingesting", since=since, bay=bay)
         dock.machine.slow_down(plugged, REQUESTS_PER_S)
         dock.wait("helper.erasing", since=since, bay=bay)

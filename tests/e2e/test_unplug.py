@@ -12,6 +12,9 @@ BIG_BYTES = 8_000_000
 REQUESTS_PER_S = 5
 """So slow a card takes seconds for the shortest way of erasing, and a minute for the longest."""
 
+READ_FOR_SECONDS = 200_000
+"""Bytes a second of a card that is still being read when it is made that slow."""
+
 
 def test_pulled_while_it_is_read(dock: Dock, tmp_path: Path) -> None:
     """INV-3, INV-5: half a reading leaves nothing: no mount, no recording in the store, no bit changed."""
@@ -79,7 +82,7 @@ def test_pulled_while_it_is_erased(
         dock.machine, tmp_path, serial, recordings, file_system=file_system, size_mib=36
     )
     since = dock.mark()
-    plugged = dock.plug(camera, "1")
+    plugged = dock.plug(camera, "1", bytes_per_s=READ_FOR_SECONDS)
     dock.wait_state("ingesting", since=since)
     dock.machine.slow_down(plugged, REQUESTS_PER_S)
     dock.wait("helper.erasing", since=since, camera=camera.camera_id)
