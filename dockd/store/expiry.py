@@ -49,6 +49,8 @@ class Expiry:
 
     async def drop_if_due(self, upload: Upload) -> bool:
         """Drop an upload if it has expired and nobody sends to it; return whether it was dropped."""
+        if not self.is_due(upload, await self.receiving.arrived(upload.upload_id)):
+            return False  # not even locked, so that a dock that sends to it is not turned away
         try:
             with self.receiving.lock(upload.upload_id):
                 arrived = await self.receiving.arrived(upload.upload_id)

@@ -306,6 +306,15 @@ async def test_expired_uploads_are_swept_and_footage_is_not(data_dir: Path) -> N
         assert (await tus.receipt(held.headers["Location"])).text == held.receipt
 
 
+async def test_looking_for_what_has_expired_locks_nobody_out(data_dir: Path) -> None:
+    """A start looks through all unfinished uploads just when the docks come back to them."""
+    async with running(data_dir, replace(QUICK, sweep_s=0.0)) as tus:
+        url = (await tus.create(len(CONTENT))).headers["Location"]
+        for begin in range(0, len(CONTENT), 256):
+            answer = await tus.patch(url, begin, CONTENT[begin : begin + 256])
+            assert answer.status == 204
+
+
 # One upload, many requests
 
 
